@@ -1,0 +1,5 @@
+"""``python -m ddpm_lib``."""
+
+from .cli import main
+
+raise SystemExit(main())

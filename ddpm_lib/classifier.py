@@ -1,0 +1,131 @@
+"""The small classifiers whose features and verdicts the metrics use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .checkpoint import CheckpointError, write_whole
+
+FORMAT = 1
+FOLDER = Path(__file__).parent / "models" / "classifiers"
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """channels and size of the images it looks at, names of the classes, channels of its stages.
+
+    patch: 2 folds each 2x2 patch into channels first, as in UNetConfig.
+    """
+
+    channels: int
+    size: int
+    classes: tuple[str, ...]
+    widths: tuple[int, ...] = (64, 128)
+    patch: int = 2
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "widths", tuple(self.widths))
+
+
+class Classifier(nn.Module):
+    """Two convolutions a stage, halved between stages, then the mean over positions: the features.
+
+    forward: x (B, C, H, W) in [-1, 1] -> logits (B, K). features: the same x -> (B, D).
+    """
+
+    def __init__(self, config: ClassifierConfig):
+        super().__init__()
+        self.config = config
+        now = config.channels * config.patch**2
+        stages: list[nn.Module] = [nn.PixelUnshuffle(config.patch)]
+        for width in config.widths:
+            for channels in (now, width):
+                stages += [
+                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                ]
+            stages.append(nn.MaxPool2d(2))
+            now = width
+        self.stages = nn.Sequential(*stages[:-1])
+        self.head = nn.Linear(now, len(config.classes))
+
+    def features(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) in [-1, 1] -> (B, D), all at least 0."""
+        return self.stages(x).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) in [-1, 1] -> logits (B, K)."""
+        return self.head(self.features(x))
+
+
+def train_classifier(
+    net: Classifier, batches: Iterable[tuple[Tensor, Tensor]], steps: int, lr: float = 2e-3
+) -> Iterator[float]:
+    """Trains net in place with Adam, a one-cycle learning rate and shifts of up to 2 pixels; yields each loss."""
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    generator = torch.Generator().manual_seed(0)
+    net.train()
+    for _, (x, label) in zip(range(steps), batches, strict=False):
+        dy, dx = torch.randint(-2, 3, (2,), generator=generator).tolist()
+        with torch.autocast(x.device.type, torch.bfloat16):
+            logits = net(torch.roll(x, (dy, dx), (2, 3)))
+        loss = F.cross_entropy(logits.float(), label, label_smoothing=0.05)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        rate.step()
+        yield loss.item()
+    net.eval()
+
+
+def save_classifier(net: Classifier, path: str | os.PathLike, provenance: dict) -> None:
+    """Writes weights in half precision, with the configuration and provenance as JSON in the header."""
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    header = {"format": FORMAT, "classifier": asdict(net.config), "provenance": provenance}
+    write_whole(
+        path, lambda part: save_file(halves, part, metadata={"ddpm_lib_classifier": json.dumps(header)})
+    )
+
+
+def load_classifier(path: str | os.PathLike) -> tuple[Classifier, dict]:
+    """The classifier in a file, ready to judge, and its provenance. Raises CheckpointError if it is not one."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["ddpm_lib_classifier"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        net = Classifier(ClassifierConfig(**header["classifier"]))
+        net.load_state_dict(state)
+    except FileNotFoundError:
+        raise CheckpointError(f"no classifier at {path}") from None
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: damaged, or not a classifier that ddpm_lib wrote ({error})"
+        ) from error
+    return net.eval(), header["provenance"]
+
+
+def shipped_classifier(classes: Iterable[str]) -> tuple[Classifier, dict]:
+    """The classifier in the package that knows these classes, and its provenance."""
+    wanted, known = tuple(classes), {}
+    for path in sorted(FOLDER.glob("*.safetensors")):
+        net, provenance = load_classifier(path)
+        if net.config.classes == wanted:
+            return net, provenance | {"name": path.stem}
+        known[path.stem] = net.config.classes
+    raise CheckpointError(
+        f"no classifier in the package knows the classes {', '.join(wanted) or '(none)'}; "
+        f"there are classifiers for: {', '.join(known) or 'nothing'}"
+    )
