@@ -287,7 +287,8 @@ def get(name: str, root: str | os.PathLike | None = None) -> Path:
     try:
         _fetch(reader, name, folder)
     except (OSError, RuntimeError, EOFError, zlib.error, HTTPException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # Where torchvision has tried several mirrors, it tells of each; the last one's reason is enough.
+        reason = " ".join(str(error).split()).rpartition("got: ")[2].strip("<>") or type(error).__name__
         stand_in = DATASETS[known.stand_in]
         raise OSError(
             f"could not fetch {name} ({reason}); without a network use --data {known.stand_in} "

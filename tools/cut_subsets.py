@@ -86,12 +86,12 @@ def read_cifar10(root: Path, split: str) -> ImageSet:
     return load_images(npz) if npz.is_file() else load_images(root, split)
 
 
-def write(name: str, split: str, images: Tensor, out: Path) -> None:
+def write(name: str, split: str, images: Tensor, out: Path, effort: int = 6) -> None:
     count, c, h, w = images.shape
     mosaic = images.reshape(-1, PER_ROW, c, h, w).permute(0, 3, 1, 4, 2).reshape(-1, PER_ROW * w, c)
     path = out / f"{name}-{split}.webp"
     picture = Image.fromarray(mosaic.expand(-1, -1, 3).contiguous().numpy())
-    picture.save(path, lossless=True, quality=100, method=6, exact=True)
+    picture.save(path, lossless=True, quality=100, method=effort, exact=True)
     digest = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
     print(f"| `{path.name}` | {count:,} | {path.stat().st_size:,} | `{digest}` |", flush=True)
 
