@@ -105,7 +105,7 @@ def load_classifier(path: str | os.PathLike) -> tuple[Classifier, dict]:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["ddpm_lib_classifier"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}
         net = Classifier(ClassifierConfig(**header["classifier"]))
         net.load_state_dict(state)
     except FileNotFoundError:

@@ -33,7 +33,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
             f"features of {a.shape[1]} and {b.shape[1]} dimensions come from different extractors"
         )
     a, b = a.double(), b.double()
-    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    # torch.cov of a single feature is a number, not a matrix
+    cov_a, cov_b = (torch.cov(each.T).reshape(a.shape[1], -1) for each in (a, b))
     root = _psd_root(cov_a)
     # tr (S_a S_b)^(1/2) = tr (S_a^(1/2) S_b S_a^(1/2))^(1/2), and the latter is symmetric
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
@@ -59,23 +60,18 @@ def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, f
 
 
 def bootstrap_interval(
-    statistic: Callable[[Tensor], float],
-    samples: Tensor,
-    rounds: int = 50,
-    level: float = 0.95,
-    seed: int = 0,
+    statistic: Callable[[Tensor], float], samples: Tensor, rounds: int = 50, z: float = 1.96, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic under resampling of its samples (N, ...) with replacement."""
+    """Interval of statistic(samples): z standard errors to each side, their size found by resampling.
+
+    samples: (N, ...). Centred on the statistic itself, not on its values under resampling: a resample
+    holds repeats, which raises a Fréchet distance as a smaller N would (Efron 1979).
+    """
     generator = torch.Generator().manual_seed(seed)
-    values = torch.tensor(
-        [
-            statistic(samples[torch.randint(len(samples), (len(samples),), generator=generator)])
-            for _ in range(rounds)
-        ],
-        dtype=torch.float64,
-    )
-    tail = (1 - level) / 2
-    return values.quantile(tail).item(), values.quantile(1 - tail).item()
+    picks = (torch.randint(len(samples), (len(samples),), generator=generator) for _ in range(rounds))
+    values = torch.tensor([statistic(samples[pick]) for pick in picks], dtype=torch.float64)
+    middle, error = statistic(samples), values.std().item()
+    return middle - z * error, middle + z * error
 
 
 def _psd_root(matrix: Tensor) -> Tensor:
