@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -62,7 +63,7 @@ RECIPE = (
     | {f.name: f.default for f in fields(TrainConfig)}
     | {"precision": "auto", "steps": None}
 )
-# What may change from one session of a run to the next.
+# Kept too, but may change when a run goes on.
 RUNNING = {"device": "auto", "save_every": 500, "sample_every": 500, "log_every": 50, "tensorboard": False}
 
 
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 a request that cannot be met, 130 or 143 interrupted."""
     parser = _parser()
     args = parser.parse_args(argv)
+    warnings.showwarning = lambda message, *_: print(f"{parser.prog}: {message}", file=sys.stderr)
     try:
         return args.run(args) or 0
     except (ValueError, OSError) as error:
@@ -335,7 +337,7 @@ def _resumed_settings(saved: Checkpoint, given: dict, out: Path) -> dict:
             )
     settings |= given
     saved.config = TrainConfig(**{**asdict(saved.config), "steps": settings["steps"]})
-    saved.provenance["settings"] = {name: settings[name] for name in RECIPE}
+    saved.provenance["settings"] = {name: settings[name] for name in RECIPE | RUNNING}
     return settings
 
 
@@ -362,7 +364,7 @@ def _new_run(settings: dict, images: data.ImageSet, device: torch.device) -> Che
         "images": len(images),
         "classes": classes,
     }
-    kept = {name: settings[name] for name in RECIPE}
+    kept = {name: settings[name] for name in RECIPE | RUNNING}
     return Checkpoint(
         net, denoiser.schedule, denoiser.predict, config, EMA(net, settings["ema_half_life"]), data=about,
         provenance=checkpoint.provenance(device) | {"seed": config.seed, "settings": kept},
@@ -438,7 +440,7 @@ def draw(
 ) -> Tensor:
     """count images of a model as uint8 (count, C, H, W) on the CPU; labels (count,) or None.
 
-    Each image depends on the seed and its own number only, not on batch_size, up to rounding.
+    With a sampler that adds no noise, each image depends on the seed and its own number only.
     Raises ValueError for a sampler, number of steps, scale or label that cannot be.
     """
     if sampler not in sampling.SAMPLERS:
@@ -468,12 +470,17 @@ def draw(
             part = slice(begin, begin + batch_size)
             asked = None if labels is None else labels[part].to(device)
             denoise = sampling.clipped(sampling.guided(denoiser, asked, scale))
-            for step in sampling.SAMPLERS[sampler](
+            steps_taken = sampling.SAMPLERS[sampler](
                 denoise, noise[part].to(device), denoiser.schedule, times, **noisy
-            ):
-                bar.update()
-            images.append(data.to_uint8(step.x.cpu()))
+            )
+            images.append(data.to_uint8(sampling.last(_ticking(steps_taken, bar)).cpu()))
     return torch.cat(images)
+
+
+def _ticking(steps: Iterable, bar: tqdm) -> Iterator:
+    for step in steps:
+        bar.update()
+        yield step
 
 
 def check_labels(model: Checkpoint, labels: Tensor) -> None:
@@ -592,8 +599,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
         f"{args.checkpoint}: {args.count} samples, {args.sampler}, {args.steps} steps, scale {args.scale:g}, seed {args.seed}"
     )
     for name, (value, (low, high)) in rows.items():
-        print(f"  {name:<18}{value:8.4f}   95 % interval {low:.4f} to {high:.4f}")
-    print(f"  {'  real against real':<18}{floor:6.4f}   {len(held_out)} test images, the floor at that n")
+        print(f"  {name:<20}{value:8.4f}   95 % interval {low:.4f} to {high:.4f}")
+    print(f"  {'  real against real':<20}{floor:8.4f}   {len(held_out)} test images, the floor at that n")
     print(f"features and verdicts: classifier {about['name']!r}, {about['test_accuracy']:.2%} right on "
           f"{about['test_images']:,} test images; reference: {len(reference):,} training images of {source}")  # fmt: skip
     if args.json:

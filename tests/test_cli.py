@@ -1,0 +1,484 @@
+"""The command line as a reader meets it: real files, real processes, real signals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from ddpm_lib import checkpoint, cli
+from ddpm_lib.data import load_images
+
+TINY = [
+    "--size",
+    "8",
+    "--width",
+    "8",
+    "--blocks",
+    "1",
+    "--batch-size",
+    "8",
+    "--log-every",
+    "1",
+    "--sample-every",
+    "0",
+]
+TINY += ["--precision", "fp32", "--device", "cpu", "--warmup", "2"]
+
+
+def run(*words) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def start(*words, module=("-m", "ddpm_lib"), **env) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *module, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    with safe_open(folder / "checkpoint.safetensors", "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def assert_equal(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    log = folder / "log.jsonl"
+    while time.monotonic() < until:
+        if log.exists() and len(log.read_text().splitlines()) >= step:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} not reached in {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run of 6 steps on the embedded MNIST at 8 pixels."""
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    assert run("train", "--data", "mnist", "--steps", 6, "--out", out, *TINY) == 0
+    return out
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_whole_folder(tmp_path, capsys):
+    out = tmp_path / "first"
+    assert run("train", "--steps", 4, "--out", out, *TINY, "--sample-every", 2, "--save-every", 2) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.safetensors", "log.jsonl", "samples"]
+    assert sorted(path.name for path in (out / "samples").iterdir()) == ["step_000002.png", "step_000004.png"]
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4] and rows[-1]["images"] == 32
+    saved = checkpoint.load(out)
+    assert saved.step == 4 and saved.provenance["images_seen"] == 32
+    assert saved.classes == [str(n) for n in range(10)]
+    assert f"sample {out}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "extra", [[], ["--dropout", "0.2", "--schedule", "cosine", "--predict", "v", "--flip"]]
+)
+def test_killed_at_any_step_and_resumed_is_bit_equal(tmp_path, extra):
+    steps, every = 14, 4
+    recipe = ["--data", "mnist", *TINY, "--save-every", every, *extra]
+    assert run("train", "--steps", steps, "--out", tmp_path / "whole", *recipe) == 0
+    broken = tmp_path / "broken"
+    process = start("train", "--steps", steps, "--out", broken, *recipe)
+    wait_for_step(broken, random.randint(1, steps - 2), process)
+    process.kill()
+    process.communicate()
+    assert run("train", "--resume", broken) == 0
+    assert_equal(weights(broken), weights(tmp_path / "whole"))
+    logged = [json.loads(line)["step"] for line in (broken / "log.jsonl").read_text().splitlines()]
+    assert logged == list(range(1, steps + 1))
+    assert not list(broken.glob(".checkpoint*"))
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number, code):
+    out = tmp_path / "run"
+    process = start("train", "--steps", 100_000, "--save-every", 100_000, "--out", out, *TINY)
+    wait_for_step(out, 3, process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert f"train --resume {out}" in output and "Traceback" not in errors
+    assert 3 <= checkpoint.load(out).step == len((out / "log.jsonl").read_text().splitlines())
+
+
+def test_resume_can_lengthen_a_run_but_not_change_it(tmp_path, capsys, trained):
+    out = tmp_path / "run"
+    assert run("train", "--steps", 3, "--out", out, *TINY) == 0
+    assert run("train", "--out", out, "--resume", "--steps", 6) == 0
+    assert_equal(weights(out), weights(trained))
+    for option, value in (("--width", 16), ("--schedule", "cosine"), ("--lr", 0.1), ("--data", "cifar10")):
+        assert run("train", "--resume", out, "--steps", 9, option, value) == 2
+        assert f"{option} " in (said := capsys.readouterr().err) and "another --out" in said
+    assert run("train", "--resume", out) == 2
+    assert "larger --steps" in capsys.readouterr().err
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path, trained):
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "ddpm_lib")
+    process = start(
+        "train", "--data", "mnist", "--steps", 6, "--out", tmp_path / "two", *TINY, module=torchrun
+    )
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    one, two = weights(trained), weights(tmp_path / "two")
+    for name in one:
+        if name.startswith(("net.", "ema.")):
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys, monkeypatch):
+    from ddpm_lib.denoiser import Denoiser
+
+    calls, whole = [], Denoiser.loss
+
+    def breaks(self, *args):
+        calls.append(1)
+        return whole(self, *args) * (float("nan") if len(calls) == 5 else 1.0)
+
+    monkeypatch.setattr(Denoiser, "loss", breaks)
+    out = tmp_path / "run"
+    assert run("train", "--steps", 9, "--save-every", 2, "--out", out, *TINY) == 2
+    said = capsys.readouterr().err
+    assert "step 5" in said and "learning rate" in said and "step 4" in said
+    saved = checkpoint.load(out)
+    assert saved.step == 4 and all(p.isfinite().all() for p in saved.net.parameters())
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    assert run("train", "--steps", 2, "--out", out, *TINY) == 0
+    before = (out / "checkpoint.safetensors").read_bytes()
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert run("train", "--resume", out, "--steps", 4) == 2
+    said = capsys.readouterr().err
+    assert "No space left" in said and "untouched" in said and "Traceback" not in said
+    assert (out / "checkpoint.safetensors").read_bytes() == before
+    assert not list(out.glob(".checkpoint*"))
+
+
+def test_a_config_file_is_the_same_as_its_options(tmp_path, trained, capsys):
+    names = {"size": 8, "width": 8, "blocks": 1, "batch_size": 8, "log_every": 1, "sample_every": 0}
+    config = tmp_path / "recipe.json"
+    config.write_text(
+        json.dumps(names | {"precision": "fp32", "device": "cpu", "warmup": 2, "steps": 6, "lr": 5.0})
+    )
+    assert run("train", "--config", config, "--lr", 1e-3, "--out", tmp_path / "run") == 0
+    assert_equal(weights(tmp_path / "run"), weights(trained))
+    config.write_text('{"learning_rate": 1}')
+    assert run("train", "--config", config, "--out", tmp_path / "other") == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_tensorboard_is_written_when_asked(tmp_path):
+    pytest.importorskip("tensorboard")
+    assert run("train", "--steps", 2, "--out", tmp_path / "run", *TINY, "--tensorboard") == 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+# --- sampling ------------------------------------------------------------------------------------
+
+
+def test_sample_writes_a_picture_and_arrays_that_load_images_reads(tmp_path, trained):
+    assert (
+        run("sample", trained, "--count", 12, "--steps", 3, "--columns", 4, "--out", tmp_path / "a.png") == 0
+    )
+    assert Image.open(tmp_path / "a.png").size[0] > Image.open(tmp_path / "a.png").size[1]
+    assert run("sample", trained, "--count", 12, "--steps", 3, "--out", tmp_path / "a.npz") == 0
+    drawn = load_images(tmp_path / "a.npz")
+    assert drawn.images.shape == (12, 1, 8, 8) and drawn.labels.tolist() == [n % 10 for n in range(12)]
+    assert drawn.classes == tuple("0123456789")
+
+
+def test_the_seed_decides_and_the_batch_size_does_not(tmp_path, trained):
+    def drawn(name, *options):
+        assert (
+            run("sample", trained, "--count", 6, "--steps", 4, "--out", tmp_path / f"{name}.npz", *options)
+            == 0
+        )
+        return np.load(tmp_path / f"{name}.npz")["images"].astype(int)
+
+    first = drawn("a", "--seed", 3)
+    assert (drawn("b", "--seed", 3) == first).all()
+    assert abs(drawn("c", "--seed", 3, "--batch-size", 4) - first).max() <= 1
+    assert abs(drawn("d", "--seed", 4) - first).max() > 10
+    stochastic = drawn("e", "--seed", 3, "--sampler", "ddpm")
+    assert (drawn("f", "--seed", 3, "--sampler", "ddpm") == stochastic).all() and (stochastic != first).any()
+
+
+def test_labels_by_number_name_or_list(trained):
+    model = checkpoint.load(trained)
+    assert cli.asked_labels(model, "7", 3).tolist() == [7, 7, 7]
+    assert cli.asked_labels(model, "3, 1", 3).tolist() == [3, 1, 3]
+    assert cli.asked_labels(model, None, 12).tolist() == [*range(10), 0, 1]
+    model.data["classes"] = ["zero", *"123456789"]
+    assert cli.asked_labels(model, "zero", 1).tolist() == [0]
+
+
+@pytest.mark.parametrize("sampler", cli.sampling.SAMPLERS)
+@pytest.mark.parametrize(
+    "schedule, predict",
+    [("linear", "eps"), ("cosine", "v"), ("sigmoid", "x0"), ("flow", "flow"), ("edm", "edm")],
+)
+def test_every_sampler_draws_from_every_process(tmp_path, sampler, schedule, predict):
+    out = tmp_path / "run"
+    assert run("train", "--steps", 1, "--schedule", schedule, "--predict", predict, "--out", out, *TINY) == 0
+    assert (
+        run("sample", out, "--sampler", sampler, "--steps", 5, "--count", 2, "--out", tmp_path / "x.npz") == 0
+    )
+
+
+def test_export_is_small_samples_alike_and_tells_nothing_of_this_machine(tmp_path, trained, capsys):
+    path = tmp_path / "tiny.safetensors"
+    assert run("export", trained, "--out", path) == 0
+    assert path.stat().st_size < (trained / "checkpoint.safetensors").stat().st_size / 4
+    model = checkpoint.load(path)
+    assert "data_root" not in model.provenance["settings"] and str(tmp_path) not in json.dumps(
+        model.provenance
+    )
+    for name, source in (("a", trained), ("b", path)):
+        assert run("sample", source, "--count", 4, "--steps", 4, "--out", tmp_path / f"{name}.npz") == 0
+    a, b = (np.load(tmp_path / f"{name}.npz")["images"].astype(int) for name in "ab")
+    assert abs(a - b).max() <= 4
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    path.rename(resumed / "checkpoint.safetensors")
+    assert run("train", "--resume", resumed, "--steps", 9) == 2
+    assert "cannot be trained on" in capsys.readouterr().err
+
+
+def test_data_list_shows_the_sets(capsys):
+    assert run("data", "list") == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("mnist", "cifar10", "mnist-full", "cifar10-full"))
+
+
+def test_help_teaches(capsys):
+    for command in ("train", "sample", "evaluate", "export", "data"):
+        with pytest.raises(SystemExit) as stopped:
+            run(command, "--help")
+        assert stopped.value.code == 0 and "Examples:" in capsys.readouterr().out
+
+
+# --- bad input: one line that says what, the choices, and the way out; exit code 2 --------------
+
+
+def pictures(folder: Path, *sizes: int) -> Path:
+    for n, size in enumerate(sizes):
+        (folder / "cats").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (size, size), (n * 20, 0, 0)).save(folder / "cats" / f"{n}.png")
+    return folder
+
+
+def corrupt(folder: Path) -> Path:
+    pictures(folder, 8, 8)
+    broken = folder / "cats" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    return folder
+
+
+BAD_TRAINING = {
+    "unknown data": (["--data", "mnits"], ["mnits", "mnist"]),
+    "unknown schedule": (["--schedule", "quadratic"], ["quadratic", "linear", "cosine"]),
+    "unknown prediction": (["--predict", "noise"], ["noise", "eps", "x0"]),
+    "eps without signal": (["--schedule", "flow", "--predict", "eps"], ["eps", "flow", "x0"]),
+    "size": (["--size", "30", "--multipliers", "1,2,2"], ["30", "8", "32"]),
+    "no steps": (["--steps", "0"], ["steps", "0"]),
+    "negative rate": (["--lr", "-1"], ["-1", "positive"]),
+    "rate nan": (["--lr", "nan"], ["nan"]),
+    "batch": (["--batch-size", "0"], ["0", "at least 1"]),
+    "precision": (["--precision", "fp16"], ["fp16", "bf16"]),
+    "decay": (["--decay", "step"], ["step", "cosine"]),
+    "dropout": (["--dropout", "1.5"], ["1.5"]),
+    "device": (["--device", "gpu"], ["gpu", "cuda"]),
+    "config": (["--config", "nowhere.json"], ["nowhere.json"]),
+    "npz": (["--data", "nowhere.npz"], ["nowhere.npz"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRAINING)
+def test_bad_training_input(tmp_path, capsys, case):
+    options, words = BAD_TRAINING[case]
+    out = tmp_path / "run"
+    assert run("train", "--steps", 2, "--out", out, *TINY, *options) == 2
+    assert_one_line(capsys, words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda folder: folder, ["no pictures"]),
+        (corrupt, ["1.png"]),
+        (lambda folder: pictures(folder, 8, 10), ["8", "10", "size"]),
+    ],
+    ids=["empty", "corrupt", "mixed"],
+)
+def test_bad_folders(tmp_path, capsys, make, words):
+    (tmp_path / "pictures").mkdir()
+    folder = make(tmp_path / "pictures")
+    options = [*TINY[2:], "--steps", 1, "--out", tmp_path / "run"]
+    assert run("train", "--data", folder, *options) == 2
+    assert_one_line(capsys, words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_pictures_trains(tmp_path):
+    folder = pictures(tmp_path / "pictures", 8, 12, 8)
+    assert run("train", "--data", folder, "--steps", 1, "--out", tmp_path / "run", *TINY) == 0
+    assert checkpoint.load(tmp_path / "run").classes == ["cats"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_that_is_not_there(tmp_path, capsys, trained):
+    assert run("train", "--steps", 2, "--out", tmp_path / "run", *TINY, "--device", "cuda") == 2
+    assert_one_line(capsys, ["cuda", "--device cpu"])
+    assert run("sample", trained, "--device", "cuda", "--out", tmp_path / "x.png") == 2
+
+
+def test_a_full_set_without_a_network_names_the_embedded_one(tmp_path, capsys, monkeypatch):
+    from urllib.error import URLError
+
+    def refuse(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    options = ["--data-root", tmp_path / "cache", "--steps", 1, "--out", tmp_path / "run"]
+    assert run("train", "--data", "mnist-full", *options, *TINY) == 2
+    assert_one_line(capsys, ["mnist-full", "mnist"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_another_run_is_not_overwritten(trained, capsys):
+    before = (trained / "checkpoint.safetensors").read_bytes()
+    assert run("train", "--steps", 2, "--out", trained, *TINY) == 2
+    assert_one_line(capsys, ["another run", "--resume"])
+    assert (trained / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_nothing_to_resume(tmp_path, capsys):
+    assert run("train", "--resume", tmp_path) == 2
+    assert_one_line(capsys, ["nothing to resume", "without --resume"])
+    assert run("train", "--out", tmp_path / "x") == 2
+    assert_one_line(capsys, ["--steps"])
+    assert run("train", "--steps", 3) == 2
+    assert_one_line(capsys, ["--out"])
+
+
+BAD_SAMPLING = {
+    "sampler": (["--sampler", "euler"], ["euler", "ddim", "heun"]),
+    "label": (["--label", "10"], ["10", "0 to 9"]),
+    "label below": (["--label", "-1"], ["-1", "0 to 9"]),
+    "label name": (["--label", "cat"], ["cat", "0, 1, 2"]),
+    "steps": (["--steps", "0"], ["0", "at least 1"]),
+    "too many steps": (["--steps", "1001"], ["1001", "1000"]),
+    "scale": (["--scale", "-1"], ["-1"]),
+    "scale nan": (["--scale", "nan"], ["nan"]),
+    "count": (["--count", "0"], ["0"]),
+    "eta": (["--eta", "2"], ["2"]),
+    "out": (["--out", "x.jpg"], [".jpg", ".png", ".npz"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SAMPLING)
+def test_bad_sampling_input(tmp_path, capsys, monkeypatch, trained, case):
+    monkeypatch.chdir(tmp_path)
+    options, words = BAD_SAMPLING[case]
+    out = [] if "--out" in options else ["--out", "x.png"]
+    assert run("sample", trained, "--count", 2, "--steps", 2, *out, *[f"{a}" for a in options]) == 2
+    assert_one_line(capsys, words)
+    assert not list(tmp_path.iterdir())
+
+
+def _another_version(path: Path, source: Path) -> None:
+    data = (source / "checkpoint.safetensors").read_bytes()
+    path.write_bytes(data.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+
+
+BAD_CHECKPOINTS = {
+    "absent": (lambda path, source: None, ["no checkpoint"]),
+    "truncated": (
+        lambda path, source: path.write_bytes((source / "checkpoint.safetensors").read_bytes()[:-100]),
+        ["truncated"],
+    ),
+    "empty": (lambda path, source: path.write_bytes(b""), ["truncated"]),
+    "pickle": (lambda path, source: torch.save({"net": torch.zeros(1)}, path), ["pickle", ".safetensors"]),
+    "version": (_another_version, ["format 9", "reads format 1"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
+def test_bad_checkpoints(tmp_path, capsys, trained, case):
+    make, words = BAD_CHECKPOINTS[case]
+    make(tmp_path / "model.safetensors", trained)
+    assert run("sample", tmp_path / "model.safetensors", "--out", tmp_path / "x.png") == 2
+    assert_one_line(capsys, words)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_no_traceback_reaches_the_reader(tmp_path):
+    process = start("train", "--data", "nowhere", "--steps", 1, "--out", tmp_path / "run")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in errors and len(errors.splitlines()) == 1
+
+
+def assert_one_line(capsys, words) -> None:
+    said = capsys.readouterr().err.strip()
+    lines = [line for line in said.splitlines() if "it/s" not in line]
+    assert len(lines) == 1, said
+    for word in words:
+        assert word in lines[0], (word, said)
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_and_writes_what_it_measured(tmp_path, capsys, trained):
+    options = ["--count", 150, "--steps", 2, "--json", tmp_path / "e.json"]
+    assert run("evaluate", trained, *options) == 0
+    said = capsys.readouterr().out
+    result = json.loads((tmp_path / "e.json").read_text())
+    # 6 steps of training draw noise: chance level, and far from the floor
+    assert result["label accuracy"]["value"] < 0.35
+    assert result["Fréchet distance"]["value"] > 5 * result["floor"]
+    assert f"{result['Fréchet distance']['value']:.4f}" in said and "real against real" in said
+    assert result["features"] == "mnist" and result["count"] == 150
+
+
+def test_evaluate_refuses_what_cannot_be_measured(tmp_path, capsys, trained):
+    assert run("evaluate", trained, "--count", 100, "--steps", 1) == 2
+    assert_one_line(capsys, ["100", "128"])
+    folder = pictures(tmp_path / "pictures", 8, 8)
+    assert run("train", "--data", folder, "--steps", 1, "--out", tmp_path / "run", *TINY) == 0
+    capsys.readouterr()
+    assert run("evaluate", tmp_path / "run", "--count", 200) == 2
+    assert_one_line(capsys, ["cats", "mnist"])
