@@ -17,7 +17,15 @@ from ddpm_lib.classifier import (
     train_classifier,
 )
 from ddpm_lib.data import batches, load_images, to_float
-from ddpm_lib.metrics import bootstrap_interval, frechet_distance, label_accuracy, wilson_interval
+from ddpm_lib.metrics import (
+    bootstrap_interval,
+    frechet_distance,
+    kernel_distance,
+    label_accuracy,
+    nearest,
+    support,
+    wilson_interval,
+)
 
 
 def with_moments(mean: torch.Tensor, covariance: torch.Tensor, count: int, seed: int) -> torch.Tensor:
@@ -129,3 +137,78 @@ def test_damaged_and_absent_classifiers_are_named(tmp_path):
         load_classifier(path)
     with pytest.raises(CheckpointError, match="cat, dog"):
         shipped_classifier(["cat", "dog"])
+
+
+# --- kernel distance, support, nearest -----------------------------------------------------------
+
+
+def test_kernel_distance_is_the_unbiased_mmd_written_as_loops():
+    x, y = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def kernel(a, b):
+        return (float(a @ b) / 3 + 1) ** 3
+
+    def within(z):
+        return sum(kernel(z[i], z[j]) for i in range(6) for j in range(6) if i != j) / 30
+
+    exact = within(x) + within(y) - 2 * sum(kernel(a, b) for a in x for b in y) / 36
+    assert kernel_distance(x, y, subsets=3, size=6)[0] == pytest.approx(exact, rel=1e-12)
+
+
+def test_kernel_distance_has_no_bias_at_any_size():
+    g = torch.Generator().manual_seed(1)
+    for count in (10, 40):
+        values = torch.tensor(
+            [
+                kernel_distance(*torch.randn(2, count, 4, generator=g), subsets=1, size=count)[0]
+                for _ in range(400)
+            ]
+        )
+        assert abs(values.mean()) < 4 * values.std() / 20
+    assert kernel_distance(torch.randn(200, 4, generator=g), torch.randn(200, 4, generator=g) + 1)[0] > 0.5
+
+
+def test_support_is_its_definition_written_as_loops():
+    g = torch.Generator().manual_seed(2)
+    fake, real, k = torch.randn(9, 2, generator=g), torch.randn(11, 2, generator=g) * 1.5, 2
+
+    def radius(points, i):
+        return sorted(math.dist(points[i], points[j]) for j in range(len(points)) if j != i)[k - 1]
+
+    within = [[math.dist(f, r) <= radius(real, j) for j, r in enumerate(real)] for f in fake]
+    mirrored = [[math.dist(f, r) <= radius(fake, i) for i, f in enumerate(fake)] for r in real]
+    found = support(fake, real, k)
+    assert found.precision == pytest.approx(sum(map(any, within)) / 9)
+    assert found.recall == pytest.approx(sum(map(any, mirrored)) / 11)
+    assert found.density == pytest.approx(sum(map(sum, within)) / (9 * k))
+    assert found.coverage == pytest.approx(sum(map(any, zip(*within, strict=True))) / 11)
+
+
+def test_support_of_equal_laws_and_of_a_dropped_mode():
+    g = torch.Generator().manual_seed(3)
+    modes = torch.tensor([[0.0, 0.0], [30.0, 0.0]])
+    real = modes.repeat(500, 1) + torch.randn(1000, 2, generator=g)
+    whole = support(modes.repeat(500, 1) + torch.randn(1000, 2, generator=g), real)
+    # arXiv 2002.09797: for equal laws density has mean 1 and coverage 1 - 2^-k, at k = 5 and equal N
+    assert whole.density == pytest.approx(1, abs=0.1) and whole.coverage == pytest.approx(1 - 2**-5, abs=0.03)
+    dropped = support(modes[:1] + torch.randn(1000, 2, generator=g), real)
+    assert dropped.precision > 0.9 and dropped.recall < 0.6 and dropped.coverage < 0.6
+    far = support(real + 1000, real)
+    assert (far.precision, far.recall, far.density, far.coverage) == (0, 0, 0, 0)
+
+
+def test_nearest_finds_copies():
+    g = torch.Generator().manual_seed(4)
+    real = torch.randn(50, 1, 4, 4, generator=g)
+    samples = torch.cat([real[[7, 31]], real[[3]] + 0.5])
+    distance, which = nearest(samples, real, chunk=2)
+    assert which.tolist() == [7, 31, 3]
+    torch.testing.assert_close(distance, torch.tensor([0.0, 0.0, 0.5]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("metric", [kernel_distance, support])
+def test_metrics_refuse_mixed_extractors_and_too_few(metric):
+    with pytest.raises(ValueError, match="different extractors"):
+        metric(torch.randn(20, 3), torch.randn(20, 4))
+    with pytest.raises(ValueError, match="at least"):
+        metric(torch.randn(1, 3), torch.randn(20, 3))
