@@ -75,11 +75,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 a request that cannot be met, 130 or 143 interrupted."""
     parser = _parser()
     args = parser.parse_args(argv)
-    warnings.showwarning = lambda message, *_: print(f"{parser.prog}: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"ddpm_lib: {message}", file=sys.stderr)
     try:
         return args.run(args) or 0
     except (ValueError, OSError) as error:
-        print(f"{parser.prog} {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ddpm_lib {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -511,7 +511,10 @@ def run_sample(args: argparse.Namespace) -> int:
     if out.suffix == ".png":
         from .plotting import save_grid
 
-        save_grid(images, out, columns=args.columns)
+        known = model.net.config.num_classes
+        columns = args.columns or (known if known and args.label is None and args.count >= known else None)
+        large = images.repeat_interleave(args.zoom, 2).repeat_interleave(args.zoom, 3)
+        save_grid(large, out, columns=columns)
     else:
         save_npz(out, images, labels, model.classes)
     shown = (
@@ -565,10 +568,17 @@ def save_npz(path: Path, images: Tensor, labels: Tensor | None, classes: list[st
 def run_evaluate(args: argparse.Namespace) -> int:
     """Measures a model: see ``python -m ddpm_lib evaluate --help``."""
     from .classifier import shipped_classifier
-    from .metrics import bootstrap_interval, frechet_distance, label_accuracy, wilson_interval
+    from .metrics import (
+        bootstrap_interval,
+        frechet_distance,
+        kernel_distance,
+        label_accuracy,
+        support,
+        wilson_interval,
+    )
 
     model = checkpoint.load(args.checkpoint, pick_device(args.device))
-    source = args.data or model.data["source"]
+    source = args.data or _everywhere(model.data["source"])
     judge, about = shipped_classifier(model.data["classes"])
     real = {split: data.load_images(source, split, root=args.data_root) for split in ("train", "test")}
     if args.count <= judge.head.in_features:
@@ -586,34 +596,51 @@ def run_evaluate(args: argparse.Namespace) -> int:
     drawn = data.ImageSet(images, labels if labels is not None else torch.zeros(len(images), dtype=torch.long),
                           real["train"].classes, str(args.checkpoint), "train")  # fmt: skip
     features, reference, held_out = judged(drawn), judged(real["train"]), judged(real["test"])[: args.count]
-    distance = frechet_distance(features, reference)
-    floor = frechet_distance(held_out, reference)
-    rows = {
-        "Fréchet distance": (distance, bootstrap_interval(lambda f: frechet_distance(f, reference), features))
-    }
+    rows = {}
     if labels is not None:
         with torch.no_grad():
             accuracy = label_accuracy(judge.head(features), labels)
-        rows = {"label accuracy": (accuracy, wilson_interval(accuracy, args.count))} | rows
+            best = label_accuracy(judge.head(held_out), real["test"].labels[: args.count])
+        rows["label accuracy"] = (accuracy, wilson_interval(accuracy, args.count), best)
+    distance = frechet_distance(features, reference)
+    interval = bootstrap_interval(lambda sample: frechet_distance(sample, reference), features)
+    rows["Fréchet distance"] = (distance, interval, frechet_distance(held_out, reference))
+    kernel, error = kernel_distance(features, reference)
+    interval = (kernel - 1.96 * error, kernel + 1.96 * error)
+    rows["kernel distance"] = (kernel, interval, kernel_distance(held_out, reference)[0])
+    # equal numbers on both sides, as the closed form of coverage's best value assumes
+    shared = min(len(features), len(held_out))
+    mine, floor = (asdict(support(each[:shared], reference[:shared])) for each in (features, held_out))
+    rows |= {name: (mine[name], None, floor[name]) for name in mine}
     print(
-        f"{args.checkpoint}: {args.count} samples, {args.sampler}, {args.steps} steps, scale {args.scale:g}, seed {args.seed}"
+        f"{args.checkpoint}: {args.count} samples, {args.sampler}, {args.steps} steps, scale {args.scale:g}, "
+        f"seed {args.seed}\n{'':<18}{'samples':>10}   {'95 % interval':<18}{'real test images':>18}"
     )
-    for name, (value, (low, high)) in rows.items():
-        print(f"  {name:<20}{value:8.4f}   95 % interval {low:.4f} to {high:.4f}")
-    print(f"  {'  real against real':<20}{floor:8.4f}   {len(held_out)} test images, the floor at that n")
-    print(f"features and verdicts: classifier {about['name']!r}, {about['test_accuracy']:.2%} right on "
-          f"{about['test_images']:,} test images; reference: {len(reference):,} training images of {source}")  # fmt: skip
+    for name, (value, interval, floor) in rows.items():
+        within = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+        print(f"{name:<18}{value:>10.4f}   {within:<18}{floor:>18.4f}")
+    print(
+        f"real: {len(held_out)} test images of {source}, measured in the same way; both against its "
+        f"{len(reference):,} training images (support: {shared} against {shared}).\n"
+        f"features and verdicts: classifier {about['name']!r}, {about['test_accuracy']:.2%} right on "
+        f"{about['test_images']:,} test images"
+    )
     if args.json:
-        result = {
-            "checkpoint": str(args.checkpoint), "count": args.count, "sampler": args.sampler, "steps": args.steps,
-            "scale": args.scale, "seed": args.seed, "features": about["name"], "reference": source,
-            "floor": floor, "floor_images": len(held_out),
-            **{name: {"value": value, "interval": interval} for name, (value, interval) in rows.items()},
-        }  # fmt: skip
-        checkpoint.write_whole(
-            args.json, lambda part: Path(part).write_text(json.dumps(result, indent=2) + "\n")
-        )
+        asked = {name: getattr(args, name) for name in ("count", "sampler", "steps", "scale", "seed")}
+        result = {"checkpoint": str(args.checkpoint), **asked, "features": about["name"], "reference": source}
+        result |= {
+            name: {"value": value, "interval": interval, "real": floor}
+            for name, (value, interval, floor) in rows.items()
+        }
+        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        checkpoint.write_whole(args.json, lambda part: Path(part).write_text(text, encoding="utf-8"))
     return 0
+
+
+def _everywhere(source: str) -> str:
+    """The set embedded in the package that stands for a full one, so that all readers compare with the same."""
+    known = data.DATASETS.get(source)
+    return known.stand_in if known and known.stand_in else source
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -674,13 +701,19 @@ def pick_device(name: str = "auto", rank: int = 0) -> torch.device:
     return device
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
 def _whole(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(",") if word)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ddpm_lib",
+        prog="python -m ddpm_lib",
         description="Train, sample and measure diffusion models.",
         epilog="First steps, none of which needs a network:\n"
         "  python -m ddpm_lib sample mnist28 --label 7 --out seven.png     draw sevens with the shipped model\n"
@@ -729,7 +762,15 @@ def _parser() -> argparse.ArgumentParser:
         default="samples.png",
         help="x.png for a picture, x.npz for arrays images and labels (default: %(default)s)",
     )
-    sample.add_argument("--columns", type=int, default=None, help="pictures in a row of the PNG")
+    sample.add_argument(
+        "--columns",
+        type=_count,
+        default=None,
+        help="pictures in a row of the PNG (default: one of each class, or a square)",
+    )
+    sample.add_argument(
+        "--zoom", type=_count, default=2, help="size of a pixel in the PNG (default: %(default)s)"
+    )
     sample.add_argument(
         "--raw", action="store_true", default=False, help="the last weights instead of their average"
     )
@@ -743,7 +784,9 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoint", metavar="CHECKPOINT", help="a run's folder, a file, or a shipped model"
     )
     evaluate.add_argument(
-        "--data", default=None, help="real images to compare with (default: what the model was trained on)"
+        "--data",
+        default=None,
+        help="real images to compare with (default: what the model was trained on; the embedded subset for a full set)",
     )
     evaluate.add_argument("--data-root", default=None, help="folder of the full sets")
     evaluate.add_argument("--json", default=None, help="also write the numbers to this file")

@@ -469,8 +469,9 @@ def test_evaluate_prints_and_writes_what_it_measured(tmp_path, capsys, trained):
     result = json.loads((tmp_path / "e.json").read_text())
     # 6 steps of training draw noise: chance level, and far from the floor
     assert result["label accuracy"]["value"] < 0.35
-    assert result["Fréchet distance"]["value"] > 5 * result["floor"]
-    assert f"{result['Fréchet distance']['value']:.4f}" in said and "real against real" in said
+    assert result["Fréchet distance"]["value"] > 5 * result["Fréchet distance"]["real"]
+    assert result["recall"]["value"] < result["recall"]["real"]
+    assert f"{result['Fréchet distance']['value']:.4f}" in said and "real test images" in said
     assert result["features"] == "mnist" and result["count"] == 150
 
 
@@ -482,3 +483,17 @@ def test_evaluate_refuses_what_cannot_be_measured(tmp_path, capsys, trained):
     capsys.readouterr()
     assert run("evaluate", tmp_path / "run", "--count", 200) == 2
     assert_one_line(capsys, ["cats", "mnist"])
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((Path(__file__).parents[1] / "recipes").glob("*.json")), ids=lambda p: p.stem
+)
+def test_a_shipped_model_is_what_its_recipe_makes(recipe):
+    settings = cli.RECIPE | cli._read_config(recipe)
+    model = checkpoint.pretrained(recipe.stem)
+    made_with = model.provenance["settings"]
+    for name in cli.RECIPE:
+        if name != "data_root":
+            assert made_with[name] == settings[name], name
+    assert model.step == settings["steps"] and not model.adam
+    assert {"device", "date", "commit", "seconds", "seed"} <= model.provenance.keys()
