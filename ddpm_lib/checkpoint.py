@@ -7,6 +7,7 @@ prediction, training configuration, step and provenance. Because training draws 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -74,9 +75,10 @@ def save(
     """Writes a checkpoint: to a temporary file beside it, then renamed, so that path is always whole.
 
     optimizer: also saved, so that training can go on from here. Raises OSError, naming what is
-    still there, if the disk is full.
+    still there, if the disk is full, and CheckpointError for what load could not make again.
     """
     path = Path(path)
+    _check_schedule(checkpoint.schedule)
     tensors = {f"net.{name}": value for name, value in checkpoint.net.state_dict().items()}
     if checkpoint.ema is not None:
         tensors |= {f"ema.{name}": value for name, value in checkpoint.ema.net.state_dict().items()}
@@ -111,43 +113,40 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
             f"{path}: checkpoint of format {header.get('format')!r}, this version of ddpm_lib reads format {FORMAT}: "
             "use the version that wrote it, or train again"
         )
-    kind = header["network"]["kind"]
-    if kind not in NETWORKS:
-        raise CheckpointError(
-            f"{path}: holds a network of kind {kind!r}, this version knows {', '.join(NETWORKS)}"
-        )
     try:
+        kind = header["network"]["kind"]
+        if kind not in NETWORKS:
+            raise CheckpointError(
+                f"{path}: holds a network of kind {kind!r}, this version knows {', '.join(NETWORKS)}"
+            )
         make_config, make_net = NETWORKS[kind]
         net = make_net(make_config(**header["network"]["config"])).to(device)
         schedule = schedules.make(header["schedule"]["name"], **header["schedule"]["options"])
+        Denoiser(net, schedule, header["predict"])
         config = TrainConfig(**header["train"])
-    except (TypeError, ValueError) as error:
+        ema = None
+        if header["ema"] is not None:
+            ema = EMA(net, header["ema"]["half_life"])
+            ema.updates = header["ema"]["updates"]
+        step, data, origin = header["step"], header["data"], header["provenance"]
+    except CheckpointError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: its header does not fit this version of ddpm_lib ({error})"
+            f"{path}: its header does not fit this version of ddpm_lib ({error!r})"
         ) from error
-    ema = None
-    if header["ema"] is not None:
-        ema = EMA(net, header["ema"]["half_life"])
-        ema.updates = header["ema"]["updates"]
+    if ema is not None:
         _fill(ema.net, tensors, "ema.", path)
     # an exported model keeps only the average
     _fill(net, tensors, "net." if any(name.startswith("net.") for name in tensors) else "ema.", path)
     adam = {name: value for name, value in tensors.items() if name.startswith("adam.")}
-    return Checkpoint(
-        net,
-        schedule,
-        header["predict"],
-        config,
-        ema,
-        header["step"],
-        adam,
-        header["data"],
-        header["provenance"],
-    )
+    return Checkpoint(net, schedule, header["predict"], config, ema, step, adam, data, origin)
 
 
 def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
     """Puts the saved Adam state into an optimizer made for checkpoint.net."""
+    if not checkpoint.adam and checkpoint.step == 0:
+        return  # saved before the first step, when Adam had nothing to remember
     if not checkpoint.adam:
         raise CheckpointError(
             "this model was exported without its optimiser and cannot be trained on; start a new run"
@@ -169,7 +168,7 @@ def export(checkpoint: Checkpoint, path: str | os.PathLike, **provenance) -> Pat
         checkpoint.schedule,
         checkpoint.predict,
         checkpoint.config,
-        checkpoint.ema or EMA(checkpoint.net),
+        copy.deepcopy(checkpoint.ema) or EMA(checkpoint.net),
         checkpoint.step,
         {},
         checkpoint.data,
@@ -245,25 +244,29 @@ def _read(path: str | os.PathLike) -> tuple[dict, dict[str, Tensor]]:
         raise FileNotFoundError(
             f"no checkpoint at {path}, and no shipped model of that name (there are: {', '.join(shipped()) or 'none'})"
         )
-    with open(path, "rb") as file:
-        start = file.read(8)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        raise CheckpointError(
-            f"{path}: a pickle (a .pt or .ckpt file). Loading one can run any code, so ddpm_lib never does: "
-            "give a .safetensors file that it wrote"
-        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError) as error:
+        # only now: a safetensors file starts with the length of its header, which may look like a pickle's mark
+        with open(path, "rb") as file:
+            mark = file.read(2)
+        if mark in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise CheckpointError(
+                f"{path}: a pickle (a .pt or .ckpt file). Loading one can run any code, so ddpm_lib never does: "
+                "give a .safetensors file that it wrote"
+            ) from error
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({error}): use an earlier checkpoint"
         ) from error
     try:
-        return json.loads(metadata["ddpm_lib"]), tensors
+        header = json.loads(metadata["ddpm_lib"])
     except (KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: a safetensors file, but not one that ddpm_lib wrote") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: a safetensors file, but not one that ddpm_lib wrote")
+    return header, tensors
 
 
 def _fill(net: nn.Module, tensors: dict[str, Tensor], prefix: str, path: str | os.PathLike) -> None:
@@ -275,6 +278,21 @@ def _fill(net: nn.Module, tensors: dict[str, Tensor], prefix: str, path: str | o
         raise CheckpointError(
             f"{path}: its weights are of another architecture than its header says ({first})"
         ) from error
+
+
+def _check_schedule(schedule: schedules.Schedule) -> None:
+    """A file keeps a schedule's name and options: refuse one that they would not bring back."""
+    try:
+        again = schedules.make(schedule.name, **schedule.options)
+        mine, others = (each.logsnr(torch.linspace(0, 1, 101).double()) for each in (schedule, again))
+        same = again.path == schedule.path and torch.allclose(mine, others, rtol=1e-9, atol=1e-9)
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise CheckpointError(
+            f"cannot save a model on the schedule {schedule.name!r}: its name and options do not make it again. "
+            "Add a function that does to schedule.SCHEDULES"
+        )
 
 
 def _kind(net: nn.Module) -> str:
@@ -298,9 +316,12 @@ def _adam_tensors(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def _commit() -> str:
-    run = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-    )
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+        )
+    except OSError:
+        return "unknown"
     return run.stdout.strip() if run.returncode == 0 else "unknown"

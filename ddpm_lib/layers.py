@@ -18,8 +18,10 @@ def zero_init(module: nn.Module) -> nn.Module:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with up to 32 groups (arXiv 1803.08494), as many as divide the channels."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """GroupNorm with up to 32 groups (arXiv 1803.08494), as many as divide the channels into two or more each:
+    a channel alone in its group would lose all that a block adds to it, the time among it."""
+    groups = math.gcd(32, channels)
+    return nn.GroupNorm(groups // 2 if groups == channels > 1 else groups, channels)
 
 
 def time_features(logsnr: Tensor, width: int) -> Tensor:

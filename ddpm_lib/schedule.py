@@ -54,7 +54,7 @@ class Schedule:
 
     def at(self, t: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(logsnr, a, s) at time t, float64 and of t's shape; float32 loses half of 1 - alpha_bar's digits."""
-        time = torch.as_tensor(t)
+        time = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         time = time.to("cpu" if time.device.type == "mps" else time.device, torch.float64)
         logsnr = self.logsnr(time)
         return logsnr, *PATHS[self.path](logsnr)

@@ -1,0 +1,42 @@
+"""Shared by all tests: one thread, fixed hypothesis settings, small worlds with known answers."""
+
+from __future__ import annotations
+
+import os
+
+# before torch is imported: workers side by side with several threads each are many times slower
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+
+# a deadline measures the machine, and one run must find what the last one found
+settings.register_profile(
+    "book",
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("book")
+
+
+def f64(values) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def close(actual, expected, tolerance: float = 1e-10) -> None:
+    """Equal to an absolute tolerance, compared in float64; expected may be a number for all entries."""
+    actual, expected = f64(actual), f64(expected)
+    if expected.ndim == 0 or actual.numel() == 1:
+        expected = expected.reshape(-1)[0].expand_as(actual)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
