@@ -1,0 +1,192 @@
+"""Chapter 1: the code that it writes out is the library's, and its equations are true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from ddpm_lib import chain, sampling, schedule
+from ddpm_lib.toy import FiniteSet, shape_points
+
+CHAPTER = Path(__file__).parents[1] / "book" / "01_from_noise_to_a_picture.ipynb"
+BETAS = (200, 0.0005, 0.1)
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, str]:
+    nb = nbformat.v4.reads(CHAPTER.read_text(encoding="utf-8"))
+    return {cell.id: cell.source for cell in nb.cells}
+
+
+@pytest.fixture(scope="module")
+def book(cells) -> dict:
+    """What the cells that define functions leave behind, in the order of the chapter."""
+    names = {"torch": torch, "T": 200}
+    for name in ("tables", "add-noise", "best-guess", "posterior", "the-loop"):
+        exec(cells[name], names)
+    return names
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def draws(*shape: int, count: int = 3, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    return torch.randn(
+        count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).unbind(0)
+
+
+def test_the_loop_stands_alone(cells):
+    alone = {}
+    exec(cells["the-loop"], alone)
+    assert {"add_noise", "noise_in", "step_back", "draw", "alpha_bar"} <= set(alone)
+    assert len(cells["the-loop"].strip().splitlines()) <= 45
+
+
+def test_the_loop_repeats_the_cells_before_it(cells, book):
+    for name in ("tables", "add-noise", "step-back"):
+        earlier = {"torch": torch, **({} if name == "tables" else book)}
+        exec(cells[name], earlier)
+        for function in ("add_noise", "noise_in", "step_back"):
+            if f"def {function}" in cells[name]:
+                x, y, z = draws(4, 2)
+                arguments = (
+                    (x, 50, y) if function == "add_noise" else (x, y, 50, z)[: 4 if "step" in function else 3]
+                )
+                assert earlier[function](*arguments).equal(book[function](*arguments))
+        for table in ("beta", "alpha"):
+            assert earlier[table].equal(book[table])
+
+
+def test_tables_are_the_librarys(book):
+    reference = chain.linear(*BETAS)
+    assert len(book["beta"]) == book["T"] + 1
+    for name in ("beta", "alpha", "alpha_bar"):
+        torch.testing.assert_close(book[name], getattr(reference, name), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("t", [1, 2, 50, 199, 200])
+def test_eq_noising_is_the_librarys(book, t):
+    x0, eps, _ = draws(5, 1, 4, 4)
+    ours = book["add_noise"](x0, t, eps)
+    torch.testing.assert_close(ours, chain.linear(*BETAS).add_noise(x0, t, eps), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, schedule.linear(*BETAS).add_noise(x0, t / 200, eps), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("t", [1, 2, 50, 199, 200])
+def test_eq_posterior_is_the_librarys(book, t):
+    x_t, x0, _ = draws(5, 2)
+    for ours, theirs in zip(
+        book["between"](x_t, x0, t), chain.linear(*BETAS).posterior(x_t, x0, t), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("t", [1, 2, 50, 199, 200])
+def test_eq_reverse_is_the_librarys(book, t):
+    x_t, eps, z = draws(5, 2)
+    expected = chain.linear(*BETAS).step(x_t, eps, t, z, variance="beta")
+    torch.testing.assert_close(book["step_back"](x_t, eps, t, z), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("t", [1, 50, 200])
+def test_eq_noise_in_undoes_the_jump(book, t):
+    x0, eps, _ = draws(5, 2)
+    torch.testing.assert_close(book["noise_in"](book["add_noise"](x0, t, eps), x0, t), eps, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("t", [1, 20, 100, 200])
+def test_eq_guess_is_the_exact_denoiser(book, t):
+    cat = shape_points("cat", 300, torch.Generator().manual_seed(1)).double()
+    x, _, _ = draws(40, 2)
+    exact = FiniteSet(cat).denoiser(schedule.linear(*BETAS))(x, t / 200)
+    torch.testing.assert_close(book["best_guess"](x, t, cat), exact, atol=1e-6, rtol=0)
+
+
+def test_the_whole_loop_is_ddpm(book, float64):
+    cat = shape_points("cat", 200, torch.Generator().manual_seed(1)).double()
+    noise, _, _ = draws(30, 2, seed=2)
+    film = book["draw"](lambda x, t: book["best_guess"](x, t, cat), noise, torch.Generator().manual_seed(3))
+    world, table = FiniteSet(cat), schedule.linear(*BETAS)
+    steps = sampling.ddpm(
+        world.denoiser(table), noise, table, table.times(200), "beta", torch.Generator().manual_seed(3)
+    )
+    for step in steps:
+        torch.testing.assert_close(film[200 - step.index], step.x, atol=1e-6, rtol=0)
+    assert sorted(film) == list(range(201))
+
+
+def test_same_noise_gives_the_batch_one_z(book):
+    film = book["draw"](
+        lambda x, t: 0 * x, torch.zeros(6, 2), torch.Generator().manual_seed(4), same_noise=True
+    )
+    assert film[50].equal(film[50][:1].expand(6, 2)) and film[50].abs().min() > 0
+
+
+def test_eq_one_step_keeps_variance_one(book):
+    n = 200_000
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(n, generator=generator)
+    for t in (1, 100, 200):
+        assert abs(book["push"](x, t, generator).var() - 1) < 4 * (2 / n) ** 0.5
+
+
+def run_exercise(cells, book, name: str) -> list[str]:
+    """What the check prints for the untouched starter, and for the solution."""
+    names, printed = dict(book), []
+    names["print"] = lambda *values: printed.append(" ".join(map(str, values)))
+    for part in ("start", "check", "solved"):
+        exec(cells[f"ex-{name}-{part}"], names)
+    return printed, names
+
+
+@pytest.mark.parametrize("name", ["noising", "step", "last", "calls"])
+def test_exercises_know_untouched_from_solved(cells, book, name):
+    (untouched, solved, *_), _ = run_exercise(cells, book, name)
+    assert untouched.endswith("not attempted yet") and solved.endswith("correct")
+
+
+def test_exercises_find_the_usual_slips(cells, book):
+    bar = book["alpha_bar"]
+    _, names = run_exercise(cells, book, "noising")
+    share = lambda t: bar[t][:, None]  # noqa: E731
+    slips = {
+        "shape": lambda x0, t, eps: bar[t].sqrt() * x0.T,
+        "mean": lambda x0, t, eps: share(t) * x0 + (1 - share(t)).sqrt() * eps,
+        "variance": lambda x0, t, eps: share(t).sqrt() * x0 + (1 - share(t)) * eps,
+    }
+    for word, slip in slips.items():
+        assert (
+            f"not yet. The {word}" in (answer := names["check_noising"](slip))
+            or word in answer.split("yet.")[1]
+        )
+
+    _, names = run_exercise(cells, book, "step")
+    wide = lambda x, x0, t, z: names["between"](x, x0, t)[0] + book["beta"][t].sqrt() * z  # noqa: E731
+    unrooted = lambda x, x0, t, z: names["between"](x, x0, t)[0] + names["between"](x, x0, t)[1] * z  # noqa: E731
+    assert "noise is not" in names["check_step"](wide) and "noise is not" in names["check_step"](unrooted)
+    assert "mean is wrong" in names["check_step"](lambda x, x0, t, z: x)
+
+    _, names = run_exercise(cells, book, "last")
+    assert "not yet" in names["check_last"](book["beta"][1].sqrt().item())
+    _, names = run_exercise(cells, book, "calls")
+    assert "not yet" in names["check_calls"](12_800, 12_800) and "12800" in names["check_calls"](200, 64)
+
+
+def test_the_misprint_fails_its_check(cells, book):
+    printed = []
+    names = dict(book, print=lambda *values: printed.append(" ".join(map(str, values))))
+    exec(
+        "def add_noise_misprint" + cells["bug-symptom"].split("def add_noise_misprint")[1].split("\n\n")[0],
+        names,
+    )
+    exec(cells["bug-check"], names)
+    assert sum("FAILS" in line for line in printed) == 3
+    assert all("FAILS" in line for line in printed[1:4])
