@@ -186,6 +186,8 @@ class _Run:
                         f"loss {loss:.4f}, {rate * self.settings['batch_size']:.0f} images/s", refresh=False
                     )
                 if self.leads and (ends or step % self.settings["save_every"] == 0):
+                    if not done.loss.isfinite():
+                        raise TrainingDiverged(f"step {step}: the loss is {done.loss.item():.3g}")
                     self._save()
                 if (
                     self.leads
@@ -346,7 +348,11 @@ def _new_run(settings: dict, images: data.ImageSet, device: torch.device) -> Che
         if settings[name] not in known:
             raise UsageError(f"unknown {name} {settings[name]!r}: choose from {', '.join(known)}")
     config = TrainConfig(**{f.name: settings[f.name] for f in fields(TrainConfig)})
-    config = TrainConfig(**{**asdict(config), "precision": resolve_precision(config.precision, device)})
+    # decided once: a trial may come out otherwise in another process, or when the run goes on
+    precision = [resolve_precision(config.precision, device)]
+    if dist.is_initialized():
+        dist.broadcast_object_list(precision)
+    config = TrainConfig(**{**asdict(config), "precision": precision[0]})
     channels, height, width = images.images.shape[1:]
     if height != width:
         raise UsageError(
