@@ -316,12 +316,16 @@ def _adam_tensors(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def _commit() -> str:
-    try:
-        run = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-        )
-    except OSError:
+    here = Path(__file__)
+
+    def git(*words: str) -> str | None:
+        try:
+            run = subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True)
+        except OSError:
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    # an installed copy may lie in an environment within somebody else's repository
+    if git("ls-files", "--error-unmatch", here.name) is None:
         return "unknown"
-    return run.stdout.strip() if run.returncode == 0 else "unknown"
+    return git("describe", "--always", "--dirty") or "unknown"

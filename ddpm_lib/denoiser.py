@@ -37,20 +37,27 @@ flow: arXiv 2210.02747 (eps - x_0); edm: arXiv 2206.00364, eq. 7.
 """
 
 
+def coefficients(predict: str, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """(p, q) of a prediction type, y = p x_0 + q eps. Raises ValueError with the choices for another name."""
+    if predict not in TARGETS:
+        raise ValueError(f"unknown prediction {predict!r}: choose from {', '.join(TARGETS)}")
+    return TARGETS[predict](a, s)
+
+
 def to_x0(x_t: Tensor, y: Tensor, a: Tensor, s: Tensor, predict: str) -> Tensor:
     """The clean image that x_t and the network's output y imply.
 
     x_t, y: (B, ...); a, s: scalars or (B,). From x_t = a x_0 + s eps and y = p x_0 + q eps,
     x_0 = (q x_t - s y) / (a q - s p).
     """
-    p, q = TARGETS[predict](a, s)
+    p, q = coefficients(predict, a, s)
     determinant = a * q - s * p
     return expand(q / determinant, x_t) * x_t - expand(s / determinant, x_t) * y
 
 
 def target(x0: Tensor, eps: Tensor, a: Tensor, s: Tensor, predict: str) -> Tensor:
     """What the network should output, y = p x_0 + q eps. x0, eps: (B, ...); a, s: scalars or (B,)."""
-    p, q = TARGETS[predict](a, s)
+    p, q = coefficients(predict, a, s)
     return expand(p, x0) * x0 + expand(q, x0) * eps
 
 
@@ -71,8 +78,7 @@ class Denoiser:
     predict: str = "eps"
 
     def __post_init__(self):
-        if self.predict not in TARGETS:
-            raise ValueError(f"unknown prediction {self.predict!r}: choose from {', '.join(TARGETS)}")
+        coefficients(self.predict, *self.schedule.signal_noise(0.5))
         if self.predict == "eps" and float(self.schedule.signal_noise(1.0)[0]) == 0:
             raise ValueError(
                 f"predict='eps' cannot start from t = 1 on the {self.schedule.name!r} schedule, where no signal is left: "

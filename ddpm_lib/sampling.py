@@ -190,6 +190,8 @@ def guided(
         raise ValueError(
             f"guidance scale must be at least 0, got {scale}: 1 is plain conditional, 2 to 4 steers harder"
         )
+    if not interval[0] <= interval[1]:
+        raise ValueError(f"guidance interval must be (low, high) with low <= high, got {interval}")
     if label is None:
         return lambda x, t: denoise(x, t, None)
 

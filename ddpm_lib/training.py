@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .denoiser import TARGETS, Denoiser
+from .denoiser import Denoiser, coefficients
 from .schedule import PATHS, Schedule
 
 
@@ -177,6 +177,12 @@ def train(
         if ema is not None:
             ema.update(net)
         yield TrainStep(index + 1, loss.detach(), norm, learning_rate(config, index), (index + 1) * count)
+        start = index + 1
+    if start < config.steps:
+        raise ValueError(
+            f"the batches ran out after {start} of {config.steps} steps: data.batches never ends, "
+            "a list or a DataLoader does; wrap it in itertools.cycle"
+        )
 
 
 def sample_times(
@@ -201,7 +207,7 @@ def min_snr(gamma: float, denoiser: Denoiser) -> Callable[[Tensor], Tensor]:
 
     def weight(logsnr: Tensor) -> Tensor:
         a, s = PATHS[denoiser.schedule.path](logsnr)
-        p, q = TARGETS[denoiser.predict](a, s)
+        p, q = coefficients(denoiser.predict, a, s)
         return logsnr.exp().clamp(max=gamma) / ((a * q - s * p) / s).square()
 
     return weight

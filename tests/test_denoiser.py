@@ -267,3 +267,10 @@ def test_a_denoiser_holds_no_weights_and_changes_nothing():
     close(rough(x, 0.9), to_x0(x, y.float(), a, s, "eps"), 1e-6)
     assert half.loss(x, f64([0.5, 0.5]), x).dtype == torch.float32
     assert math.isfinite(float(half(x, 0.5).sum()))
+
+
+def test_an_unknown_prediction_is_refused_wherever_it_is_named():
+    x, a = torch.zeros(2, 1), torch.tensor(0.5)
+    for call in (lambda: to_x0(x, x, a, a, "noise"), lambda: target(x, x, a, a, "noise")):
+        with pytest.raises(ValueError, match="noise.*eps.*x0"):
+            call()

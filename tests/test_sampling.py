@@ -547,3 +547,8 @@ def test_moves_are_the_only_place_where_samplers_touch_x():
         rest = last(SAMPLERS[name](exact(schedule), part, schedule, schedule.times(4)[2:]))
         assert torch.equal(whole, rest)
     assert set(sampling.SAMPLERS) == {"ddpm", "ddim", "heun", "dpm++2m"}
+
+
+def test_a_guidance_interval_that_is_the_wrong_way_round_is_refused():
+    with pytest.raises(ValueError, match="low <= high"):
+        guided(lambda x, t, label: x, torch.zeros(1), 2.0, interval=(0.8, 0.2))

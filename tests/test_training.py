@@ -580,3 +580,12 @@ def test_two_processes_are_one(tmp_path):
     assert same(results[0]["net"], results[1]["net"])
     # they did move, by far more than the tolerance
     assert max(float((a - b).abs().max()) for a, b in zip(start, weights(net), strict=True)) > 1e-3
+
+
+def test_batches_that_run_out_are_said():
+    net = UNet(UNetConfig(8, 1, width=8, multipliers=(1,), blocks=1, attention=(), head_dim=8))
+    batch = (torch.zeros(2, 1, 8, 8), None)
+    steps = train(Denoiser(net, linear()), [batch, batch], TrainConfig(steps=3))
+    assert [next(steps).index, next(steps).index] == [1, 2]
+    with pytest.raises(ValueError, match="2 of 3"):
+        next(steps)
