@@ -104,7 +104,7 @@ def run_train(args: argparse.Namespace) -> int:
         settings = RECIPE | RUNNING | _read_config(args.config) | given
         if settings["steps"] is None:
             raise UsageError(
-                "say how long to train: --steps N (a minute on two cores is about 100 to 150 steps)"
+                "say how long to train: --steps N (two cores take about 80 steps of 128 small images a minute)"
             )
     _check_running(settings)
     device = pick_device(settings["device"], rank)
