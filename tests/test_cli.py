@@ -169,6 +169,25 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     assert saved.step == 4 and all(p.isfinite().all() for p in saved.net.parameters())
 
 
+def test_weights_that_went_bad_unnoticed_are_not_saved(tmp_path, capsys, monkeypatch):
+    from ddpm_lib import training
+    from ddpm_lib.denoiser import Denoiser
+
+    calls, whole = [], Denoiser.loss
+
+    def breaks(self, *args):
+        calls.append(1)
+        return whole(self, *args) * (float("nan") if len(calls) > 2 else 1.0)
+
+    monkeypatch.setattr(Denoiser, "loss", breaks)
+    # as on a GPU, where train itself looks only now and then
+    monkeypatch.setattr(training, "_check_finite", lambda *_: None)
+    out = tmp_path / "run"
+    assert run("train", "--steps", 9, "--save-every", 2, "--out", out, *TINY) == 2
+    assert "step 4: the loss is nan" in (said := capsys.readouterr().err) and "step 2" in said
+    assert checkpoint.load(out).step == 2
+
+
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     assert run("train", "--steps", 2, "--out", out, *TINY) == 0
