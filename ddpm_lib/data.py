@@ -157,7 +157,9 @@ def load_images(
         clash, the name wins: write ``./mnist`` for the folder.
     split: "train" or "test". A folder without ``test/`` and an ``.npz`` are all "train".
     size, channels: as in ``ImageSet.resized``; pictures of different sizes or modes need them.
-    root: where the full sets lie or go (default: ``data_folder()``). They are fetched if they are not there.
+    root: where the full sets lie or go (default: ``data_folder()``). They are fetched if they are not there;
+        ``cifar10-train.npz`` and ``cifar10-test.npz`` in that folder serve for ``cifar10-full`` too, and
+        likewise for MNIST.
     skip_corrupt: leave out pictures of a folder that cannot be read, with a warning that counts them.
 
     Raises ValueError for bad arguments and bad contents, FileNotFoundError for a path that is not there, and
@@ -381,6 +383,9 @@ def _decoded(name: str, split: str) -> Tensor:
 
 def _read_full(name: str, split: str, root) -> ImageSet:
     folder, known = get(name, root), DATASETS[name]
+    own = _own_files(known, folder)[SPLITS.index(split)]
+    if own.is_file():
+        return _as_named(_read_npz(own, "train"), name, split, own)
     reader = _torchvision(name)
     try:
         full = reader(root=folder, train=split == "train")
@@ -394,8 +399,24 @@ def _read_full(name: str, split: str, root) -> ImageSet:
         ) from error
 
 
+def _own_files(known: Source, folder: Path) -> list[Path]:
+    return [folder / f"{known.stand_in}-{split}.npz" for split in SPLITS]
+
+
+def _as_named(found: ImageSet, name: str, split: str, path: Path) -> ImageSet:
+    known = DATASETS[name]
+    expected = (getattr(known, split), *known.shape), known.classes
+    if (tuple(found.images.shape), found.classes) != expected:
+        raise ValueError(
+            f"{path} does not hold {name}'s {split} images: it has {tuple(found.images.shape)} of the classes "
+            f"{', '.join(found.classes)}; expected {expected[0]} of {', '.join(known.classes)}"
+        )
+    return replace(found, name=name, split=split)
+
+
 def _is_here(known: Source, folder: Path) -> bool:
-    return all((folder / file).is_file() for file in known.files)
+    as_fetched = [folder / file for file in known.files]
+    return any(all(path.is_file() for path in files) for files in (as_fetched, _own_files(known, folder)))
 
 
 def _torchvision(name: str):

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -856,3 +857,24 @@ def test_the_embedded_mnist_is_cut_from_the_full_one(cut):
         assert torch.equal(
             cut["cut_mnist"](load_images("mnist-full", split), split), load_images("mnist", split).images
         )
+
+
+def test_a_full_set_may_lie_there_as_two_npz_files(tmp_path, monkeypatch, no_network):
+    small = dataclasses.replace(DATASETS["cifar10-full"], train=3, test=2)
+    monkeypatch.setitem(DATASETS, "cifar10-full", small)
+    rng = np.random.default_rng(0)
+    pixels = {n: rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for n in (3, 2)}
+    for split, count in (("train", 3), ("test", 2)):
+        assert {row["name"]: row["here"] for row in describe(tmp_path)}["cifar10-full"] == "no"
+        np.savez(
+            tmp_path / f"cifar10-{split}.npz",
+            images=pixels[count],
+            labels=np.arange(count),
+            classes=small.classes,
+        )
+    train, test = (load_images("cifar10-full", split, root=tmp_path) for split in ("train", "test"))
+    assert np.array_equal(test.images.permute(0, 2, 3, 1).numpy(), pixels[2])
+    assert (train.name, train.split, test.split) == ("cifar10-full", "train", "test") and len(train) == 3
+    np.savez(tmp_path / "cifar10-test.npz", images=pixels[3], labels=np.arange(3), classes=small.classes)
+    with raises(ValueError, "cifar10-test.npz", "expected (2, 3, 32, 32)"):
+        load_images("cifar10-full", "test", root=tmp_path)
