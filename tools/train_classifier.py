@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Train a classifier whose features and verdicts the metrics use, and write it into the package.
+r"""Train a classifier whose features and verdicts the metrics use, and write it into the package.
 
 python tools/train_classifier.py mnist-full --root DATA_FOLDER --name mnist
+python tools/train_classifier.py cifar10-full --root DATA_FOLDER --name cifar10 --epochs 14 --flip --shift 4 \
+    --widths 64,128,256 --patch 1 --early-pool
 """
 
 import argparse
@@ -23,26 +25,33 @@ def main():
     parser.add_argument("--name", required=True, help="the classifier's name in the package")
     parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--flip", action="store_true", help="mirror half of the images")
+    parser.add_argument("--shift", type=int, default=2, help="move images by up to this many pixels")
+    parser.add_argument("--widths", default="64,128", help="channels of the stages")
+    parser.add_argument("--patch", type=int, default=2)
+    parser.add_argument("--early-pool", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     began = time.time()
     torch.manual_seed(args.seed)
     train, test = (load_images(args.data, split, root=args.root) for split in ("train", "test"))
-    net = Classifier(ClassifierConfig(train.images.shape[1], train.images.shape[-1], train.classes))
+    widths = tuple(int(width) for width in args.widths.split(","))
+    _, channels, size, _ = train.images.shape
+    net = Classifier(ClassifierConfig(channels, size, train.classes, widths, args.patch, args.early_pool))
     steps = round(args.epochs * len(train) / args.batch_size)
-    for loss in (
-        bar := tqdm(
-            train_classifier(net, batches(train, args.batch_size, seed=args.seed), steps), total=steps
-        )
-    ):
-        bar.set_postfix(loss=f"{loss:.3f}")
+    pairs = batches(train, args.batch_size, seed=args.seed, flip=args.flip)
+    bar = tqdm(train_classifier(net, pairs, steps, shift=args.shift), total=steps, mininterval=5)
+    for loss in bar:
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     with torch.no_grad():
         logits = torch.cat([net(to_float(part)) for part in test.images.split(500)])
     accuracy = label_accuracy(logits, test.labels)
     made = {
         "data": args.data,
         "epochs": args.epochs,
+        "flip": args.flip,
+        "shift": args.shift,
         "seed": args.seed,
         "seconds": round(time.time() - began),
     }

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from ddpm_lib.classifier import Classifier, ClassifierConfig, _shifted
+
+
+@pytest.mark.parametrize("early_pool", [False, True])
+def test_every_stage_but_a_late_pools_last_halves_the_picture(early_pool):
+    config = ClassifierConfig(3, 32, ("a", "b"), widths=(4, 6, 8), patch=1, early_pool=early_pool)
+    net = Classifier(config).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert net.stages(x).shape == ((2, 8, 4, 4) if early_pool else (2, 8, 8, 8))
+    assert net.features(x).shape == (2, 8) and net(x).shape == (2, 2)
+
+
+def test_images_are_moved_each_by_its_own_shift_and_mirrored_at_the_border():
+    x = torch.arange(64.0).reshape(8, 8).expand(200, 1, 8, 8) + torch.arange(200.0)[:, None, None, None] * 64
+    moved = _shifted(x, 2, torch.Generator().manual_seed(0))
+    wide = torch.nn.functional.pad(x, (2,) * 4, mode="reflect")
+    found = []
+    for image, source in zip(moved[:, 0], wide[:, 0], strict=True):
+        fits = [
+            (dy, dx) for dy in range(5) for dx in range(5)
+            if torch.equal(image, source[dy : dy + 8, dx : dx + 8])
+        ]  # fmt: skip
+        assert len(fits) == 1
+        found += fits
+    assert len(set(found)) == 25
+    assert torch.equal(_shifted(x, 0, torch.Generator()), x)
