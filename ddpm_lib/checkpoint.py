@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file, with everything else as JSON in its header. Nothing is ever unpickled.
 
-Tensors are named ``net.*``, ``ema.*`` and ``adam.*``; the header holds format, network, schedule,
+Tensors are named ``net.*``, ``ema.*``, and ``adam.*`` and ``muon.*`` for the optimiser; the header holds format, network, schedule,
 prediction, training configuration, step and provenance. Because training draws its randomness from
 (seed, step), no random state is needed to resume to the bit.
 """
@@ -32,6 +32,8 @@ from .unet import UNet, UNetConfig
 FORMAT = 1
 NETWORKS: dict[str, tuple[type, type]] = {"unet": (UNetConfig, UNet)}
 """Architectures that a checkpoint can hold: name -> (config, network)."""
+MOMENTS = {"exp_avg": "adam", "exp_avg_sq": "adam", "momentum": "muon"}
+"""What optimisers remember of each weight, and whose it is."""
 
 
 class CheckpointError(ValueError):
@@ -43,7 +45,7 @@ class Checkpoint:
     """A model and all that is needed to sample it or to train it on.
 
     net: the network being trained; ema: its average, None if it has none; step: optimiser steps done;
-    config: how it was trained; adam: the optimiser's state, empty in an exported model.
+    config: how it was trained; moments: the optimiser's state, empty in an exported model.
     data: what it was trained on ({"name", "size", "channels", "classes", ...}).
     provenance: where it came from (device, versions, date, commit, seconds, metrics ...).
     """
@@ -54,7 +56,7 @@ class Checkpoint:
     config: TrainConfig
     ema: EMA | None = None
     step: int = 0
-    adam: dict[str, Tensor] = field(default_factory=dict)
+    moments: dict[str, Tensor] = field(default_factory=dict)
     data: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
 
@@ -82,7 +84,7 @@ def save(
     tensors = {f"net.{name}": value for name, value in checkpoint.net.state_dict().items()}
     if checkpoint.ema is not None:
         tensors |= {f"ema.{name}": value for name, value in checkpoint.ema.net.state_dict().items()}
-    tensors |= _adam_tensors(checkpoint.net, optimizer) if optimizer else {}
+    tensors |= _moments(checkpoint.net, optimizer) if optimizer else {}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = {
         "format": FORMAT,
@@ -139,26 +141,26 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
         _fill(ema.net, tensors, "ema.", path)
     # an exported model keeps only the average
     _fill(net, tensors, "net." if any(name.startswith("net.") for name in tensors) else "ema.", path)
-    adam = {name: value for name, value in tensors.items() if name.startswith("adam.")}
-    return Checkpoint(net, schedule, header["predict"], config, ema, step, adam, data, origin)
+    moments = {name: value for name, value in tensors.items() if name.startswith(("adam.", "muon."))}
+    return Checkpoint(net, schedule, header["predict"], config, ema, step, moments, data, origin)
 
 
 def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Puts the saved Adam state into an optimizer made for checkpoint.net."""
-    if not checkpoint.adam and checkpoint.step == 0:
-        return  # saved before the first step, when Adam had nothing to remember
-    if not checkpoint.adam:
+    """Puts the saved state into an optimizer made for checkpoint.net."""
+    if not checkpoint.moments and checkpoint.step == 0:
+        return  # saved before the first step, when there was nothing to remember
+    if not checkpoint.moments:
         raise CheckpointError(
             "this model was exported without its optimiser and cannot be trained on; start a new run"
         )
+    fused = any(group.get("fused") for group in optimizer.param_groups)
     for name, parameter in checkpoint.net.named_parameters():
-        step = checkpoint.adam["adam.step"].clone()
-        fused = any(group.get("fused") for group in optimizer.param_groups)
-        optimizer.state[parameter] = {
-            "step": step.to(parameter.device) if fused else step,
-            "exp_avg": checkpoint.adam[f"adam.exp_avg.{name}"].to(parameter.device),
-            "exp_avg_sq": checkpoint.adam[f"adam.exp_avg_sq.{name}"].to(parameter.device),
-        }
+        saved = {key: checkpoint.moments.get(f"{kind}.{key}.{name}") for key, kind in MOMENTS.items()}
+        state = {key: value.to(parameter.device) for key, value in saved.items() if value is not None}
+        if "exp_avg" in state:
+            step = checkpoint.moments["adam.step"].clone()
+            state["step"] = step.to(parameter.device) if fused else step
+        optimizer.state[parameter] = state
 
 
 def export(checkpoint: Checkpoint, path: str | os.PathLike, **provenance) -> Path:
@@ -304,14 +306,15 @@ def _kind(net: nn.Module) -> str:
     )
 
 
-def _adam_tensors(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {}
     for name, parameter in net.named_parameters():
         state = optimizer.state.get(parameter)
         if not state:  # before the first step
             return {}
-        tensors["adam.step"] = torch.as_tensor(state["step"], dtype=torch.float32)
-        tensors |= {f"adam.{key}.{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
+        if "step" in state:
+            tensors["adam.step"] = torch.as_tensor(state["step"], dtype=torch.float32)
+        tensors |= {f"{kind}.{key}.{name}": state[key] for key, kind in MOMENTS.items() if key in state}
     return tensors
 
 

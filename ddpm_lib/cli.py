@@ -29,6 +29,7 @@ from .denoiser import TARGETS, Denoiser
 from .training import (
     DECAYS,
     EMA,
+    OPTIMIZERS,
     PRECISIONS,
     TIMES,
     TrainConfig,
@@ -881,6 +882,7 @@ def _train_options(train: argparse.ArgumentParser) -> None:
 
     optimiser = train.add_argument_group("the optimiser")
     optimiser.add_argument("--batch-size", type=int, help="images a step, over all processes (default: 128)")
+    optimiser.add_argument("--optimizer", help=f"{', '.join(OPTIMIZERS)} (default: adam)")
     optimiser.add_argument("--lr", type=float, help="peak learning rate (default: 1e-3)")
     optimiser.add_argument("--warmup", type=int, help="steps of linear warm-up (default: 100)")
     optimiser.add_argument("--decay", help=f"{', '.join(DECAYS)} (default: none)")

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .denoiser import Denoiser, coefficients
+from .muon import Muon
 from .schedule import PATHS, Schedule
 
 
@@ -26,7 +27,8 @@ from .schedule import PATHS, Schedule
 class TrainConfig:
     """How to train.
 
-    steps: optimiser steps in all. lr: Adam's peak learning rate. warmup: steps of linear warm-up.
+    steps: optimiser steps in all. optimizer: "adam", or "muon" for muon.Muon, which learns more from each
+    step of a few thousand. lr: its peak learning rate. warmup: steps of linear warm-up.
     decay: what lr does after warm-up, "none", "linear" or "cosine" (the latter two end at 0).
     clip: largest gradient norm, 0 for no clipping. label_dropout: share of images shown without their
     label (arXiv 2207.12598). times: "uniform" or "logit-normal". min_snr: gamma of min-SNR weighting
@@ -35,6 +37,7 @@ class TrainConfig:
     """
 
     steps: int = 5_000
+    optimizer: str = "adam"
     lr: float = 1e-3
     warmup: int = 100
     decay: str = "none"
@@ -57,7 +60,8 @@ class TrainConfig:
             raise ValueError("warmup, clip and min_snr must not be negative")
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout is a share and lies in [0, 1], got {self.label_dropout}")
-        for name, choices in (("decay", DECAYS), ("times", TIMES), ("precision", PRECISIONS)):
+        named = {"optimizer": OPTIMIZERS, "decay": DECAYS, "times": TIMES, "precision": PRECISIONS}
+        for name, choices in named.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(choices)}")
 
@@ -72,6 +76,11 @@ TIMES: dict[str, Callable[[Tensor], Tensor]] = {
     "logit-normal": lambda u: torch.sigmoid(torch.special.ndtri(u)),
 }
 """How training times spread over (0, 1), as a function of a uniform draw (logit-normal: arXiv 2403.03206)."""
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": lambda net, **options: torch.optim.Adam(net.parameters(), **options),
+    "muon": Muon,
+}
+"""Optimisers: (net, lr, betas, fused) -> optimizer."""
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -114,9 +123,9 @@ class EMA:
         self.updates += 1
 
 
-def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    """Adam as train uses it (arXiv 1412.6980)."""
-    return torch.optim.Adam(net.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=_on_cuda(net))
+def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser as train uses it: Adam (arXiv 1412.6980) or Muon."""
+    return OPTIMIZERS[config.optimizer](net, lr=config.lr, betas=(0.9, 0.99), fused=_on_cuda(net))
 
 
 def train(

@@ -514,5 +514,5 @@ def test_a_shipped_model_is_what_its_recipe_makes(recipe):
     for name in cli.RECIPE:
         if name != "data_root":
             assert made_with[name] == settings[name], name
-    assert model.step == settings["steps"] and not model.adam
+    assert model.step == settings["steps"] and not model.moments
     assert {"device", "date", "commit", "seconds", "seed"} <= model.provenance.keys()

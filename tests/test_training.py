@@ -91,22 +91,27 @@ class Recorder(nn.Module):
     st.sampled_from(["v", "eps"]),
     st.booleans(),
     st.integers(0, 3),
+    st.sampled_from(["adam", "muon"]),
 )
-def test_stopped_anywhere_and_resumed_is_never_stopped_to_the_bit(stop, dropout, predict, averaged, disturb):
+def test_stopped_anywhere_and_resumed_is_never_stopped_to_the_bit(
+    stop, dropout, predict, averaged, disturb, optimizer_name
+):
+    config = replace(CONFIG, optimizer=optimizer_name)
+
     def begin():
         net = fresh(dropout)
         return net, EMA(net, half_life=5) if averaged else None
 
     net, ema = begin()
-    whole = [float(step.loss) for step in train(Denoiser(net, cosine(), predict), batches(), CONFIG, ema)]
+    whole = [float(step.loss) for step in train(Denoiser(net, cosine(), predict), batches(), config, ema)]
 
     other, other_ema = begin()
-    optimizer = make_optimizer(other, CONFIG)
-    run = train(Denoiser(other, cosine(), predict), batches(), CONFIG, other_ema, optimizer)
+    optimizer = make_optimizer(other, config)
+    run = train(Denoiser(other, cosine(), predict), batches(), config, other_ema, optimizer)
     losses = [float(step.loss) for step in itertools.islice(run, stop)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.safetensors"
-        checkpoints.save(Checkpoint(other, cosine(), predict, CONFIG, other_ema, stop), path, optimizer)
+        checkpoints.save(Checkpoint(other, cosine(), predict, config, other_ema, stop), path, optimizer)
         # nothing but the file may carry over: other random state, other memory
         torch.manual_seed(77 + disturb)
         torch.rand(disturb)
