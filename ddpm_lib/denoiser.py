@@ -7,7 +7,7 @@ of numbers (p, q) names each, y = p x_0 + q eps, and one line turns any of them 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,7 @@ class Denoiser:
     net: nn.Module | Callable
     schedule: Schedule
     predict: str = "eps"
+    _known: dict[float, tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         coefficients(self.predict, *self.schedule.signal_noise(0.5))
@@ -87,14 +88,27 @@ class Denoiser:
 
     def output(self, x_t: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
         """The network's raw answer y at x_t (B, ...), time t (a number or (B,)), label (B,) or None."""
-        logsnr, a, s = self.schedule.at(t)
-        scaled = x_t if self.schedule.path == "vp" else x_t * expand((a**2 + s**2).rsqrt(), x_t)
-        return self.net(scaled, logsnr.to(x_t.device, torch.float32).expand(len(x_t)), label)
+        return self._ask(x_t, *self.schedule.at(t), label)
 
     def __call__(self, x_t: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
         """Estimate of x_0, of x_t's shape and dtype. t: a number or (B,) in (0, 1]; label: (B,) or None."""
-        a, s = self.schedule.signal_noise(t)
-        return to_x0(x_t, self.output(x_t, t, label).to(x_t.dtype), a, s, self.predict)
+        if isinstance(t, Tensor):
+            logsnr, a, s = self.schedule.at(t)
+            return to_x0(x_t, self._ask(x_t, logsnr, a, s, label).to(x_t.dtype), a, s, self.predict)
+        # a sampler asks for a few times again and again, and arithmetic on 0-d tensors costs as much as the rest
+        if t not in self._known:
+            logsnr, a, s = self.schedule.at(t)
+            p, q = coefficients(self.predict, a, s)
+            known = logsnr, (a**2 + s**2).rsqrt(), q / (a * q - s * p), s / (a * q - s * p)
+            self._known[t] = tuple(value.item() for value in known)
+        logsnr, scale, of_x, of_y = self._known[t]
+        scaled = x_t if self.schedule.path == "vp" else x_t * scale
+        y = self.net(scaled, torch.full((len(x_t),), logsnr, device=x_t.device), label).to(x_t.dtype)
+        return torch.sub(of_x * x_t, y, alpha=of_y)
+
+    def _ask(self, x_t: Tensor, logsnr: Tensor, a: Tensor, s: Tensor, label: Tensor | None) -> Tensor:
+        scaled = x_t if self.schedule.path == "vp" else x_t * expand((a**2 + s**2).rsqrt(), x_t)
+        return self.net(scaled, logsnr.to(x_t.device, torch.float32).expand(len(x_t)), label)
 
     def loss(
         self,
@@ -111,6 +125,6 @@ class Denoiser:
         """
         logsnr, a, s = self.schedule.at(t)
         x_t = expand(a, x0) * x0 + expand(s, x0) * eps
-        error = self.output(x_t, t, label).to(x0.dtype) - target(x0, eps, a, s, self.predict)
+        error = self._ask(x_t, logsnr, a, s, label).to(x0.dtype) - target(x0, eps, a, s, self.predict)
         loss = error.square().flatten(1).mean(1)
         return loss if weight is None else loss * weight(logsnr).to(loss)

@@ -174,10 +174,11 @@ def train(
 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, index)
+        # before the forward pass: the last step's gradients need not lie beside this one's activations
+        optimizer.zero_grad(set_to_none=True)
         with _seeded(dropout_seed, device) if dropout else nullcontext():
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = learner.loss(x0, t, eps, label, weight).mean()
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip or math.inf)
         if device.type != "cuda" or index % 50 == 0:

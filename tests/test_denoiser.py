@@ -248,7 +248,27 @@ def test_one_time_serves_the_whole_batch():
     denoiser, x = Denoiser(net, schedule), torch.randn(3, 5)
     together = denoiser(x, 0.3)
     each = denoiser(x, f64([0.3, 0.3, 0.3]))
-    assert torch.equal(together, each) and told[0].shape == (3,)
+    close(together, each, 1e-6)
+    assert told[0].shape == (3,) and torch.equal(told[0], told[1])
+
+
+@pytest.mark.parametrize("predict", TARGETS)
+@pytest.mark.parametrize("schedule", [linear(50), flow(), make("edm")], ids=lambda schedule: schedule.name)
+def test_a_number_and_a_tensor_of_times_give_the_same_estimate_again_and_again(schedule, predict):
+    if predict == "eps" and schedule.path == "flow":
+        return  # refused: no signal is left at t = 1
+    told = []
+
+    def net(x, logsnr, label):
+        told.append((x, logsnr))
+        return torch.sin(3 * x) + logsnr[:, None]
+
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    denoiser = Denoiser(net, schedule, predict)
+    for t in (0.9, 0.2, 0.9):
+        close(denoiser(x, t), denoiser(x, torch.full((4,), t, dtype=torch.float64)), 1e-9)
+        (number, mine), (tensor, other) = told[-2:]
+        assert torch.equal(number, tensor) and torch.equal(mine, other)
 
 
 def test_a_denoiser_holds_no_weights_and_changes_nothing():
@@ -264,7 +284,7 @@ def test_a_denoiser_holds_no_weights_and_changes_nothing():
     # and so does the arithmetic after it
     y = torch.randn(2, 4).bfloat16()
     (a, s), rough = linear().signal_noise(0.9), Denoiser(answering(y), linear())
-    close(rough(x, 0.9), to_x0(x, y.float(), a, s, "eps"), 1e-6)
+    close(rough(x, 0.9), to_x0(x, y.float(), a, s, "eps"), 1e-5)
     assert half.loss(x, f64([0.5, 0.5]), x).dtype == torch.float32
     assert math.isfinite(float(half(x, 0.5).sum()))
 

@@ -594,3 +594,13 @@ def test_batches_that_run_out_are_said():
     assert [next(steps).index, next(steps).index] == [1, 2]
     with pytest.raises(ValueError, match="2 of 3"):
         next(steps)
+
+
+def test_no_gradients_lie_beside_the_forward_pass():
+    """They would hold as much memory as the weights while the activations pile up."""
+    net, held = fresh(0.0), []
+    net.register_forward_pre_hook(
+        lambda *_: held.append(sum(parameter.grad is not None for parameter in net.parameters()))
+    )
+    list(train(Denoiser(net, cosine(), "v"), batches(), CONFIG))
+    assert held == [0] * CONFIG.steps
