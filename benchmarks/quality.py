@@ -1,0 +1,159 @@
+"""How good are samples for what they cost? Every sampler, from 5 to 250 network evaluations a picture.
+
+    python benchmarks/quality.py mnist28                 about an hour on two cores; stops and goes on as you like
+    python benchmarks/quality.py mnist28 --scale 1.5     with guidance (which doubles the cost of each evaluation)
+
+Each row is stored as soon as it is measured, in benchmarks/results/quality_MODEL.json, and the table and the
+figure beside it are made from that. A row is measured again only with --again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from speedrun import Judge, device_name
+
+from ddpm_lib import checkpoint, cli, data
+from ddpm_lib.metrics import wilson_interval
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = {
+    "dpm++2m": (5, 10, 20, 50),
+    "heun": (3, 5, 10, 25),
+    "ddim": (5, 10, 20, 50, 100, 250),
+    "ddpm": (10, 20, 50, 100, 250, 1000),
+}
+"""Steps of each sampler. Heun's method takes two evaluations a step, but one for the last."""
+
+
+def evaluations(sampler: str, steps: int) -> int:
+    """Network evaluations a picture takes, without guidance."""
+    return 2 * steps - 1 if sampler == "heun" else steps
+
+
+def measure(
+    model: checkpoint.Checkpoint, judge: Judge, sampler: str, steps: int, scale: float, count: int
+) -> dict:
+    """One row: count samples of the model, each class in turn, from seed 0."""
+    labels = cli.asked_labels(model, None, count)
+    began = time.perf_counter()
+    samples = cli.draw(
+        model, count, labels, steps=steps, sampler=sampler, scale=scale, progress=sys.stderr.isatty()
+    )
+    seconds = time.perf_counter() - began
+    verdict = judge.verdict(samples, labels)
+    return {
+        "sampler": sampler,
+        "steps": steps,
+        "scale": scale,
+        "count": count,
+        "evaluations": evaluations(sampler, steps),
+        "seconds": round(seconds, 1),
+        "device": device_name(torch.device("cpu")),
+        "commit": checkpoint.provenance(torch.device("cpu"))["commit"],
+        **verdict,
+    }
+
+
+def key(row: dict) -> tuple:
+    """What makes two rows the same measurement."""
+    return row["sampler"], row["steps"], row["scale"], row["count"]
+
+
+def markdown(name: str, rows: list[dict], features: str) -> str:
+    """The table, best sampler for the cost first within each number of evaluations."""
+    real = rows[0]
+    lines = [
+        f"# Quality against cost: {name}\n",
+        f"Made by `python benchmarks/quality.py {name}`. Fréchet distance, recall and coverage by the features of the "
+        f"classifier `{features}`; held-out real images get {real['real_frechet']:.3f} and {real['real_recall']:.3f}. "
+        "Evaluations: network calls a picture, twice as costly with guidance (scale not 1). Seed 0.\n",
+        "| evaluations | sampler | scale | samples | as asked | Fréchet distance | recall | coverage | seconds |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in sorted(rows, key=lambda row: (row["scale"], row["evaluations"], row["frechet"])):
+        low, high = wilson_interval(row["label_accuracy"], row["count"])
+        lines.append(
+            f"| {row['evaluations']} | {row['sampler']}, {row['steps']} steps | {row['scale']:g} | {row['count']:,} | "
+            f"{row['label_accuracy']:.1%} ({low:.1%} to {high:.1%}) | {row['frechet']:.3f} | {row['recall']:.2f} | "
+            f"{row['coverage']:.2f} | {row['seconds']:.0f} |"
+        )
+    devices = sorted({f"{row['device']}, commit {row['commit']}" for row in rows})
+    return "\n".join([*lines, "", f"Measured on {'; '.join(devices)}."]) + "\n"
+
+
+def draw_figure(name: str, rows: list[dict], path: Path) -> None:
+    """Fréchet distance against network evaluations, a line a sampler."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.5, 4), dpi=96, layout="constrained")
+    for scale in sorted({row["scale"] for row in rows}):
+        for sampler, style in zip(STEPS, ("o-", "s-", "^-", "D-"), strict=True):
+            line = sorted(
+                (row["evaluations"], row["frechet"])
+                for row in rows
+                if (row["sampler"], row["scale"]) == (sampler, scale)
+            )
+            if line:
+                title = sampler if len({row["scale"] for row in rows}) == 1 else f"{sampler}, scale {scale:g}"
+                axes.loglog(*zip(*line, strict=True), style, label=title)
+    axes.axhline(rows[0]["real_frechet"], color="0.5", linestyle="--", label="held-out real images")
+    axes.set(
+        xlabel="network evaluations a picture", ylabel="Fréchet distance (classifier features)", title=name
+    )
+    axes.legend(frameon=False)
+    checkpoint.write_whole(path, lambda part: figure.savefig(part, format="png"))
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measures what is not stored yet, and writes the table and the figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help=f"a shipped model: {', '.join(checkpoint.shipped())}")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--most", type=int, default=250, help="no more evaluations than this (default: 250)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--again", action="store_true", help="measure also what is stored")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    try:
+        model = checkpoint.pretrained(args.model)
+    except checkpoint.CheckpointError as error:
+        parser.error(str(error))
+    source = data.DATASETS[model.data["source"]].stand_in or model.data["source"]
+    judge = Judge(*(data.load_images(source, split) for split in ("train", "test")))
+    path = RESULTS / f"quality_{args.model}.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    for sampler, counts in STEPS.items():
+        for steps in counts:
+            wanted = (sampler, steps, args.scale, args.count)
+            if evaluations(sampler, steps) > args.most or (wanted in map(key, rows) and not args.again):
+                continue
+            row = measure(model, judge, sampler, steps, args.scale, args.count)
+            rows = [each for each in rows if key(each) != wanted] + [row]
+            _write(path, json.dumps(rows, indent=1) + "\n")
+            print(
+                f"{sampler}, {steps} steps: {row['label_accuracy']:.1%}, {row['frechet']:.3f}, {row['seconds']} s",
+                flush=True,
+            )
+    _write(path.with_suffix(".md"), markdown(args.model, rows, judge.about["name"]))
+    draw_figure(args.model, rows, path.with_suffix(".png"))
+
+
+def _write(path: Path, text: str) -> None:
+    checkpoint.write_whole(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
