@@ -174,7 +174,7 @@ def main(track: Track, description: str, argv: list[str] | None = None) -> None:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--seeds", type=_at_least_one, default=3, help="runs, each from its own seed (default: 3)"
+        "--seeds", type=at_least_one, default=3, help="runs, each from its own seed (default: 3)"
     )
     parser.add_argument("--device", default=None, help="default: cuda if there is one, else cpu")
     parser.add_argument("--data-root", default=None, help="folder of the full sets")
@@ -184,7 +184,7 @@ def main(track: Track, description: str, argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="also write the first run's samples to this picture")
     parser.add_argument(
         "--steps",
-        type=_at_least_one,
+        type=at_least_one,
         help="train for so many steps instead: a quick look, kept out of the records",
     )
     args = parser.parse_args(argv)
@@ -208,17 +208,11 @@ def main(track: Track, description: str, argv: list[str] | None = None) -> None:
     print(HEAD)
     results = []
     for seed in range(args.seeds):
-        samples, labels, seconds, of_training = run(recipe, images, seed, device)
-        seen = recipe.train.steps * recipe.batch_size
-        results.append(Result(seed, seconds, of_training, seen, **judge.verdict(samples, labels)))
-        print(_line(results[-1], results[-1].passes(track.accuracy)), flush=True)
-        if args.out and seed == 0:
-            from ddpm_lib.plotting import save_grid
-
-            save_grid(samples[:100], args.out, columns=10)
+        results.append(measure(recipe, images, judge, seed, device, args.out if seed == 0 else None))
+        print(line(results[-1], results[-1].passes(track.accuracy)), flush=True)
     middle = summary(results)
     passed = middle.passes(track.accuracy)
-    print(_line(middle, passed, f"mean of {len(results)}"))
+    print(line(middle, passed, f"mean of {len(results)}"))
     print(
         f"\n{'PASSED' if passed else 'NOT PASSED'}: wanted are {track.accuracy:.0%} as asked, and a recall of at "
         f"least half of the real images' {middle.real_recall:.2f}, in the mean over the runs"
@@ -230,9 +224,28 @@ def main(track: Track, description: str, argv: list[str] | None = None) -> None:
 HEAD = f"{'seed':>10}{'seconds':>10}{'training':>10}{'as asked':>10}{'recall':>8}{'precision':>11}{'coverage':>10}{'Fréchet':>9}"
 
 
-def _line(result: Result, passed: bool, name: str | None = None) -> str:
+def measure(
+    recipe: Recipe,
+    images: data.ImageSet,
+    judge: Judge,
+    seed: int,
+    device: torch.device,
+    picture: Path | None = None,
+) -> Result:
+    """One run and its verdict; the first 100 samples go to a picture if one is named."""
+    samples, labels, seconds, of_training = run(recipe, images, seed, device)
+    if picture:
+        from ddpm_lib.plotting import save_grid
+
+        save_grid(samples[:100], picture, columns=10)
+    seen = recipe.train.steps * recipe.batch_size
+    return Result(seed, seconds, of_training, seen, **judge.verdict(samples, labels))
+
+
+def line(result: Result, passed: bool, name: str | None = None, width: int = 10) -> str:
+    """A result as a row under HEAD; name: instead of the seed."""
     return (
-        f"{name or result.seed:>10}{result.seconds:>10.1f}{result.of_training:>10.1f}{result.label_accuracy:>10.1%}"
+        f"{name or result.seed:>{width}}{result.seconds:>10.1f}{result.of_training:>10.1f}{result.label_accuracy:>10.1%}"
         f"{result.recall:>8.2f}{result.precision:>11.2f}{result.coverage:>10.2f}{result.frechet:>9.2f}"
         f"  {'passed' if passed else 'not passed'}"
     )
@@ -310,7 +323,8 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """A number of runs or steps, as the command line takes it."""
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
