@@ -290,7 +290,7 @@ def markdown(track: Track, rows: list[dict]) -> str:
         f"# {track.title}\n",
         f"Made by `python benchmarks/{track.name}.py --record`. Seconds: the median over the runs, training and drawing "
         "1,000 samples; the rest: the mean. Fréchet distance, recall and verdicts by the features named; in brackets "
-        f"what held-out real images get.\n\n{track.note}\n",
+        f"what held-out real images get. {track.note}\n",
         "| date | device | runs | seconds | images seen | as asked | recall | Fréchet distance | features | commit | passed |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- | --- |",
     ]

@@ -39,6 +39,7 @@ TRACK = Track(
     data="mnist",
     accuracy=0.9,
     threads=2,
+    note="The rules stand in the first lines of the script; [what each part is worth](speedrun_mnist_ablation.md).",
     recipe=Recipe(
         net=UNetConfig(28, 1, 10, width=32, multipliers=(1, 1), blocks=1, attention=(), head_dim=16, patch=2),
         train=TrainConfig(

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from ddpm_lib.classifier import Classifier, ClassifierConfig, _shifted
+from ddpm_lib.classifier import Classifier, ClassifierConfig, _shifted, shipped_classifier
+from ddpm_lib.data import load_images, to_float
+from ddpm_lib.metrics import label_accuracy
 
 
 @pytest.mark.parametrize("early_pool", [False, True])
@@ -11,6 +13,16 @@ def test_every_stage_but_a_late_pools_last_halves_the_picture(early_pool):
     x = torch.randn(2, 3, 32, 32)
     assert net.stages(x).shape == ((2, 8, 4, 4) if early_pool else (2, 8, 8, 8))
     assert net.features(x).shape == (2, 8) and net(x).shape == (2, 2)
+
+
+@pytest.mark.parametrize(("name", "claimed", "here"), [("mnist", 0.99, 0.985), ("cifar10", 0.9, 0.87)])
+def test_the_shipped_classifiers_read_test_images(name, claimed, here):
+    """here: on the embedded test images, four standard errors below what is claimed of all of them."""
+    test = load_images(name, "test")
+    net, about = shipped_classifier(test.classes)
+    with torch.no_grad():
+        right = label_accuracy(net(to_float(test.images)), test.labels)
+    assert about["test_accuracy"] >= claimed and about["test_images"] == 10_000 and right >= here
 
 
 def test_images_are_moved_each_by_its_own_shift_and_mirrored_at_the_border():
