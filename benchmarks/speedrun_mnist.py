@@ -63,7 +63,7 @@ TRACK = Track(
 R = TRACK.recipe
 WITHOUT = {
     "the recipe": R,
-    "Adam, at its own best rate": replace(R, train=replace(R.train, optimizer="adam", lr=3e-3)),
+    "Adam at its usual rate, 3e-3": replace(R, train=replace(R.train, optimizer="adam", lr=3e-3)),
     "predicts v": replace(R, predict="v"),
     "predicts the noise": replace(R, predict="eps"),
     "predicts velocity on the flow path": replace(R, schedule="flow", predict="flow"),
