@@ -574,80 +574,68 @@ def save_npz(path: Path, images: Tensor, labels: Tensor | None, classes: list[st
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Measures a model: see ``python -m ddpm_lib evaluate --help``."""
-    from .classifier import shipped_classifier
-    from .metrics import (
-        bootstrap_interval,
-        frechet_distance,
-        kernel_distance,
-        label_accuracy,
-        support,
-        wilson_interval,
-    )
+    from . import evaluate, ledger
 
-    model = checkpoint.load(args.checkpoint, pick_device(args.device))
-    source = args.data or _everywhere(model.data["source"])
-    judge, about = shipped_classifier(model.data["classes"])
-    real = {split: data.load_images(source, split, root=args.data_root) for split in ("train", "test")}
-    if args.count <= judge.head.in_features:
-        raise UsageError(f"--count {args.count} is too small: the features have {judge.head.in_features} dimensions, "
-                         "so take at least that many and one, better 1000")  # fmt: skip
+    began = time.monotonic()
+    book = None if args.ledger is None else ledger.where(args.ledger)
+    if book is not None:
+        ledger.read(book)  # a ledger that cannot be read is better known now than after minutes of work
+    if args.json and Path(args.json).is_dir():
+        raise UsageError(f"--json {args.json} is a folder: give a file")
+    device = pick_device(args.device)
+    model = checkpoint.load(args.checkpoint, device)
+    given = {name: getattr(args, name) for name in evaluate.DEFAULTS if getattr(args, name) is not None}
+    how, recommended = evaluate.sampling_settings(model, given)
+    source = args.data or evaluate.stand_in(model.data.get("source", ""))
+    if not source:
+        raise UsageError(f"{args.checkpoint} does not say what it was trained on: give --data")
+    judge = evaluate.make_judge(args.features, model.data.get("classes", []), device)
+    train, test = (data.load_images(source, split, root=args.data_root) for split in ("train", "test"))
+    if not 0 <= args.bits <= len(test):
+        raise UsageError(f"--bits {args.bits}: choose 0 to {len(test)}, the number of test images")
+    if min(args.count, len(train)) <= judge.dims:
+        few = f"--count {args.count}" if args.count <= judge.dims else f"{source}, with {len(train)} images,"
+        raise UsageError(f"{few} is too small: the features have {judge.dims} dimensions, so take at least "
+                         f"{judge.dims + 1}, better {max(1000, 10 * judge.dims):,}")  # fmt: skip
+    asked = {"count": args.count, **how, "eta": args.eta, "seed": args.seed, "features": judge.extractor}
+    asked |= {"reference": source, "bits": args.bits}
+    stored = evaluate.stored_rows(model, asked)
+
     labels = asked_labels(model, None, args.count)
-    images = draw(model, args.count, labels, steps=args.steps, sampler=args.sampler, scale=args.scale, seed=args.seed,
-                  progress=sys.stderr.isatty(), batch_size=args.batch_size)  # fmt: skip
+    images = draw(
+        model, args.count, labels, **how, seed=args.seed, eta=args.eta, progress=sys.stderr.isatty(),
+        batch_size=args.batch_size,
+    )  # fmt: skip
+    drawn = time.monotonic()
+    rows = evaluate.measure(images, labels, train, test, judge)
+    if args.bits:
+        rows.append(evaluate.bits_row(model, test, args.bits, args.seed))
+    seconds = time.monotonic() - began
+    result = {"checkpoint": str(args.checkpoint), **asked, "metrics": [asdict(row) for row in rows]}
+    result |= {"seconds": round(seconds, 1)}
 
-    def judged(images: data.ImageSet) -> Tensor:
-        view = images.resized(judge.config.size, judge.config.channels).images
-        with torch.no_grad():
-            return torch.cat([judge.features(data.to_float(part)) for part in view.split(500)])
-
-    drawn = data.ImageSet(images, labels if labels is not None else torch.zeros(len(images), dtype=torch.long),
-                          real["train"].classes, str(args.checkpoint), "train")  # fmt: skip
-    features, reference, held_out = judged(drawn), judged(real["train"]), judged(real["test"])[: args.count]
-    rows = {}
-    if labels is not None:
-        with torch.no_grad():
-            accuracy = label_accuracy(judge.head(features), labels)
-            best = label_accuracy(judge.head(held_out), real["test"].labels[: args.count])
-        rows["label accuracy"] = (accuracy, wilson_interval(accuracy, args.count), best)
-    distance = frechet_distance(features, reference)
-    interval = bootstrap_interval(lambda sample: frechet_distance(sample, reference), features)
-    rows["Fréchet distance"] = (distance, interval, frechet_distance(held_out, reference))
-    kernel, error = kernel_distance(features, reference)
-    interval = (kernel - 1.96 * error, kernel + 1.96 * error)
-    rows["kernel distance"] = (kernel, interval, kernel_distance(held_out, reference)[0])
-    # equal numbers on both sides, as the closed form of coverage's best value assumes
-    shared = min(len(features), len(held_out))
-    mine, floor = (asdict(support(each[:shared], reference[:shared])) for each in (features, held_out))
-    rows |= {name: (mine[name], None, floor[name]) for name in mine}
+    noise = "" if args.eta is None else f", eta {args.eta:g}"
+    theirs = f" ({', '.join(recommended)}: as the model file recommends)" if recommended else ""
     print(
-        f"{args.checkpoint}: {args.count} samples, {args.sampler}, {args.steps} steps, scale {args.scale:g}, "
-        f"seed {args.seed}\n{'':<18}{'samples':>10}   {'95 % interval':<18}{'real test images':>18}"
+        f"{args.checkpoint}: {args.count} samples, {how['sampler']}, {how['steps']} steps, scale {how['scale']:g}{noise}, "
+        f"seed {args.seed}{theirs}\n{evaluate.table(rows)}\n"
+        f"real: {min(args.count, len(test))} test images of {source}, measured in the same way; both against its "
+        f"{len(train):,} training images, brought to the samples' size\n"
+        f"nearest distance: median over samples of the root mean square distance to the nearest training image\n"
+        f"{judge.about}\n"
+        f"measured in {seconds:.0f} s, of which drawing the samples took {drawn - began:.0f} s"
     )
-    for name, (value, interval, floor) in rows.items():
-        within = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-        print(f"{name:<18}{value:>10.4f}   {within:<18}{floor:>18.4f}")
-    print(
-        f"real: {len(held_out)} test images of {source}, measured in the same way; both against its "
-        f"{len(reference):,} training images (support: {shared} against {shared}).\n"
-        f"features and verdicts: classifier {about['name']!r}, {about['test_accuracy']:.2%} right on "
-        f"{about['test_images']:,} test images"
-    )
+    if stored:
+        print(f"beside the numbers in the model file:\n{evaluate.comparison(rows, stored)}")
     if args.json:
-        asked = {name: getattr(args, name) for name in ("count", "sampler", "steps", "scale", "seed")}
-        result = {"checkpoint": str(args.checkpoint), **asked, "features": about["name"], "reference": source}
-        result |= {
-            name: {"value": value, "interval": interval, "real": floor}
-            for name, (value, interval, floor) in rows.items()
-        }
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
         checkpoint.write_whole(args.json, lambda part: Path(part).write_text(text, encoding="utf-8"))
+    if book is not None:
+        row = ledger.make_row(str(args.checkpoint), model, result, device)
+        print(
+            f"{book}: {'replaced its row of' if ledger.record(book, row) else 'a new row for'} {row['model']}"
+        )
     return 0
-
-
-def _everywhere(source: str) -> str:
-    """The set embedded in the package that stands for a full one, so that all readers compare with the same."""
-    known = data.DATASETS.get(source)
-    return known.stand_in if known and known.stand_in else source
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -781,11 +769,13 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--raw", action="store_true", default=False, help="the last weights instead of their average"
     )
-    _sampling_options(sample, count=16, steps=50)
+    _sampling_options(sample, count=16, sampler="ddim", steps=50, scale=1.0)
 
     evaluate = command(
-        "evaluate", run_evaluate, "Measure a model: label accuracy and Fréchet distance, with the real-against-real floor.",
-        "  python -m ddpm_lib evaluate mnist28 --scale 1.5",
+        "evaluate", run_evaluate, "Measure a model: how good, how varied and how new its samples are, beside real images.",
+        "  python -m ddpm_lib evaluate mnist28 --scale 1.5\n"
+        "  python -m ddpm_lib evaluate runs/first --count 500 --bits 50 --json first.json\n"
+        "  python -m ddpm_lib evaluate mnist28 --ledger                      add a row to the book's results ledger",
     )  # fmt: skip
     evaluate.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a run's folder, a file, or a shipped model"
@@ -796,8 +786,29 @@ def _parser() -> argparse.ArgumentParser:
         help="real images to compare with (default: what the model was trained on; the embedded subset for a full set)",
     )
     evaluate.add_argument("--data-root", default=None, help="folder of the full sets")
+    evaluate.add_argument(
+        "--features",
+        default="classifier",
+        help="what looks at the images: classifier (in the package) or inception (for FID and KID; needs "
+        "pip install 'ddpm-lib[inception]', a download and --count above 2048); default: %(default)s",
+    )
+    evaluate.add_argument(
+        "--bits",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also bound the bits per dimension of N test images, about half a second each (default: 0, none)",
+    )
     evaluate.add_argument("--json", default=None, help="also write the numbers to this file")
-    _sampling_options(evaluate, count=1000, steps=20, sampler="dpm++2m")
+    evaluate.add_argument(
+        "--ledger",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="PATH",
+        help="also add a row to this results ledger (no PATH: book/ledger.json, in the repository)",
+    )
+    _sampling_options(evaluate, count=1000)
 
     export = command(
         "export", run_export, "Write the file to share: the average weights in half precision.",
@@ -894,17 +905,30 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     optimiser.add_argument("--compile", action="store_true", help="pass the network through torch.compile")
 
 
-def _sampling_options(parser: argparse.ArgumentParser, count: int, steps: int, sampler: str = "ddim") -> None:
+def _sampling_options(
+    parser: argparse.ArgumentParser,
+    count: int,
+    sampler: str | None = None,
+    steps: int | None = None,
+    scale: float | None = None,
+) -> None:
+    """Options of sample and evaluate; None leaves the choice to the model file."""
+
+    def default(value) -> str:
+        if value is not None:
+            return "default: %(default)s"
+        return "default: as the model file recommends, else dpm++2m, 20 steps, scale 1"
+
     parser.add_argument("--count", type=int, default=count, help="how many images (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=steps, help="sampling steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=steps, help=f"sampling steps ({default(steps)})")
     parser.add_argument(
-        "--sampler", default=sampler, help=f"{', '.join(sampling.SAMPLERS)} (default: %(default)s)"
+        "--sampler", default=sampler, help=f"{', '.join(sampling.SAMPLERS)} ({default(sampler)})"
     )
     parser.add_argument(
         "--scale",
         type=float,
-        default=1.0,
-        help="guidance: 0 ignores the label, 1 is plain, 2 to 4 steer harder (default: %(default)s)",
+        default=scale,
+        help=f"guidance: 0 ignores the label, 1 is plain, 2 to 4 steer harder ({default(scale)})",
     )
     parser.add_argument("--eta", type=float, default=None, help="noise of ddim, 0 to 1 (default: 0)")
     parser.add_argument("--seed", type=int, default=0)

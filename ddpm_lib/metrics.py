@@ -1,25 +1,114 @@
-"""How good samples are: functions on features and logits. What the features come from is the caller's to say."""
+"""How good samples are: functions on features and logits; and how likely a model finds images: its bound.
+
+Features are a tensor (N, D), or ``Features``, the same with the name of what they come from: two sets of
+different origin are then refused.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .schedule import Schedule
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
+LEVELS = 256
+"""Values of a pixel, of which a bound in bits per dimension is a probability."""
+INCEPTION = "Inception-v3"
+"""Name of the extractor whose Fréchet distance is FID and whose kernel distance is KID."""
+CANDIDATES = 8
+"""How many likely nearest neighbours of a sample ``nearest`` looks at closely."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features and where they come from. values: (N, D); extractor: the name of what made them."""
+
+    values: Tensor
+    extractor: str
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows) -> Features:
+        return Features(self.values[rows], self.extractor)
+
+
+def extract(
+    images: Tensor, function: Callable[[Tensor], Tensor], name: str, batch_size: int = 500
+) -> Features:
+    """The features that a function finds in images, batch by batch, under the name given.
+
+    images: (N, ...), at least one; function: (B, ...) -> (B, D). Raises ValueError for any other answer.
+    """
+    if not len(images):
+        raise ValueError("there are no images to find features in")
+    with torch.no_grad():
+        found = [function(part) for part in images.split(batch_size)]
+    for part, batch in zip(found, images.split(batch_size), strict=True):
+        if part.ndim != 2 or len(part) != len(batch):
+            raise ValueError(
+                f"{name}: features of {len(batch)} images must be ({len(batch)}, D), got {tuple(part.shape)}"
+            )
+    return Features(torch.cat(found), name)
+
+
+def inception_features(images: Tensor, batch_size: int = 50, device: str | torch.device = "cpu") -> Features:
+    """Features of the Inception network that FID and KID are defined by, (N, 2048) on the CPU.
+
+    images: uint8 (N, 1 or 3, H, W) in 0..255 of any size; the network enlarges them to 299 pixels, and grey
+    ones are repeated to three channels. The network is torch-fidelity's port of the original
+    (Heusel et al. 2017, arXiv 1706.08500); that package fetches its weights, 91 MB, when it first needs them.
+
+    Raises ValueError for other images and if the package is missing, OSError if the weights cannot be had.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"Inception takes uint8 images (N, 1 or 3, H, W) in 0..255, got {images.dtype} {tuple(images.shape)}"
+        )
+    network = _inception(str(device))
+
+    def look(part: Tensor) -> Tensor:
+        return network(part.expand(-1, 3, -1, -1).contiguous().to(device))[0].float().cpu()
+
+    return extract(images, look, INCEPTION, batch_size)
+
+
+@functools.cache
+def _inception(device: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+        from torch_fidelity.utils import create_feature_extractor
+    except ImportError as error:
+        raise ValueError(
+            f"Inception features need the package torch-fidelity ({error}): pip install 'ddpm-lib[inception]'"
+        ) from error
+    try:
+        network = create_feature_extractor("inception-v3-compat", ["2048"], cuda=False, verbose=False)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise OSError(
+            f"the weights of the Inception network cannot be had ({error or type(error).__name__}): download "
+            f"{URL_INCEPTION_V3} where there is a network, and put that file into {torch.hub.get_dir()}/checkpoints"
+        ) from error
+    return network.to(device)
+
+
+def frechet_distance(a: Tensor | Features, b: Tensor | Features) -> float:
     """Fréchet distance between the Gaussians fitted to two sets of features, (N, D) and (M, D).
 
     |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500, eq. 6).
     It is "FID" only if the features come from that paper's Inception network. Always state what they
     come from and N, for the estimate is biased upwards when N is small.
 
-    Raises ValueError if the dimensions differ, a value is not finite, or a set has no more rows than
-    columns, when its covariance is singular.
+    Raises ValueError if extractors or dimensions differ, a value is not finite, or a set has no more rows
+    than columns, when its covariance is singular.
     """
-    _check_features(a, b)
+    a, b = _matrices(a, b)
     for name, features in (("first", a), ("second", b)):
         if len(features) <= features.shape[1]:
             raise ValueError(
@@ -37,7 +126,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(
-    a: Tensor, b: Tensor, subsets: int = 50, size: int = 500, seed: int = 0
+    a: Tensor | Features, b: Tensor | Features, subsets: int = 50, size: int = 500, seed: int = 0
 ) -> tuple[float, float]:
     """Kernel distance of two sets of features, (N, D) and (M, D), and its standard error.
 
@@ -45,7 +134,7 @@ def kernel_distance(
     features are Inception's; Bińkowski et al. 2018, arXiv 1801.01401). Unlike the Fréchet distance its
     mean does not depend on N, and it may come out below 0. size: at most N and M, else it is lowered.
     """
-    _check_features(a, b)
+    a, b = _matrices(a, b)
     size = min(size, len(a), len(b))
     if size < 2:
         raise ValueError(f"a kernel distance needs at least 2 samples a set, got {len(a)} and {len(b)}")
@@ -74,13 +163,13 @@ class Support:
     coverage: float
 
 
-def support(samples: Tensor, real: Tensor, neighbours: int = 5) -> Support:
+def support(samples: Tensor | Features, real: Tensor | Features, neighbours: int = 5) -> Support:
     """Precision, recall, density and coverage of samples (N, D) against real features (M, D).
 
     A point lies among others if it is no further from one of them than that one's k-th neighbour among
     its own. Raises ValueError if a set has no more than `neighbours` members.
     """
-    _check_features(samples, real)
+    samples, real = _matrices(samples, real)
     if min(len(samples), len(real)) <= neighbours:
         raise ValueError(f"{neighbours} neighbours need at least {neighbours + 1} samples in each set")
     apart = torch.cdist(samples.double(), real.double())
@@ -101,12 +190,21 @@ def nearest(samples: Tensor, real: Tensor, chunk: int = 256) -> tuple[Tensor, Te
     """
     if samples.shape[1:] != real.shape[1:]:
         raise ValueError(f"shapes differ: {tuple(samples.shape[1:])} and {tuple(real.shape[1:])}")
+    if not len(samples) or not len(real):
+        raise ValueError(f"need at least one sample and one real image, got {len(samples)} and {len(real)}")
     flat, others = samples.flatten(1).float(), real.flatten(1).float()
-    # the quicker way by matrix products leaves a rounding error where a copy should show 0
-    exact = "donot_use_mm_for_euclid_dist"
-    found = [torch.cdist(part, others, compute_mode=exact).min(1) for part in flat.split(chunk)]
-    distance = torch.cat([each.values for each in found]) / flat.shape[1] ** 0.5
-    return distance, torch.cat([each.indices for each in found])
+    middle = others.mean(0)
+    centred = others - middle
+    halves = centred.square().sum(1) / 2
+    distances, which = [], []
+    for part in flat.split(chunk):
+        # matrix products are many times quicker, but their rounding error hides a copy: they choose, differences measure
+        rough = halves - (part - middle) @ centred.T
+        near = rough.topk(min(CANDIDATES, len(others)), largest=False).indices.sort().values
+        distance, first = (part[:, None] - others[near]).square().mean(2).min(1)
+        distances.append(distance.sqrt())
+        which.append(near.gather(1, first[:, None])[:, 0])
+    return torch.cat(distances), torch.cat(which)
 
 
 def label_accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -127,18 +225,209 @@ def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, f
 
 
 def bootstrap_interval(
-    statistic: Callable[[Tensor], float], samples: Tensor, rounds: int = 50, z: float = 1.96, seed: int = 0
+    statistic: Callable[[Tensor | Features], float],
+    samples: Tensor | Features,
+    rounds: int = 50,
+    z: float = 1.96,
+    seed: int = 0,
+    groups: Tensor | None = None,
 ) -> tuple[float, float]:
     """Interval of statistic(samples): z standard errors to each side, their size found by resampling.
 
-    samples: (N, ...). Centred on the statistic itself, not on its values under resampling: a resample
-    holds repeats, which raises a Fréchet distance as a smaller N would (Efron 1979).
+    samples: (N, ...) or Features. Centred on the statistic itself, not on its values under resampling: a resample
+    holds repeats, which raises a Fréchet distance as a smaller N would (Efron 1979). groups: (N,), such as labels,
+    where it was fixed how many samples each group gets. Resamples then keep these numbers; else
+    the groups' chance shares would widen the interval, of a Fréchet distance of digits to three times its width.
     """
     generator = torch.Generator().manual_seed(seed)
-    picks = (torch.randint(len(samples), (len(samples),), generator=generator) for _ in range(rounds))
-    values = torch.tensor([statistic(samples[pick]) for pick in picks], dtype=torch.float64)
+    groups = torch.zeros(len(samples)) if groups is None else groups
+    members = [(groups == group).nonzero()[:, 0] for group in groups.unique()]
+
+    def resampled() -> Tensor | Features:
+        picks = [rows[torch.randint(len(rows), rows.shape, generator=generator)] for rows in members]
+        return samples[torch.cat(picks)]
+
+    values = torch.tensor([statistic(resampled()) for _ in range(rounds)], dtype=torch.float64)
     middle, error = statistic(samples), values.std().item()
     return middle - z * error, middle + z * error
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """An upper bound of -log p(x_0) in bits per dimension, averaged over N images.
+
+    total = prior + diffusion + reconstruction. error: the standard error of total, over images and over the
+    noise drawn. terms: (S,), the parts of diffusion: terms[i] is the step from times[i] to times[i + 1].
+    totals: (N,), the bound of each image.
+    """
+
+    total: float
+    prior: float
+    diffusion: float
+    reconstruction: float
+    error: float
+    terms: Tensor
+    totals: Tensor
+
+
+def bits_per_dim(
+    denoiser: Callable[..., Tensor],
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    schedule: Schedule | None = None,
+    times: Tensor | None = None,
+    draws: int | None = None,
+    clip: bool = True,
+    generator: torch.Generator | None = None,
+    batch_size: int = 64,
+) -> Bound:
+    """The variational bound of the chain that a denoiser and a list of times make (arXiv 2006.11239, eq. 5).
+
+    denoiser: (x_t, t) -> x_0, or (x_t, t, label) -> x_0 if labels are given; t is (B,).
+    images: (N, ...) uint8, or floats on the 256 levels k / 127.5 - 1; labels: (N,) or None.
+    schedule: by default the denoiser's own. times: falling from 1 to 0, as schedule.times gives them; by
+    default all steps of a chain, or 1000. clip: hold estimates of x_0 within [-1, 1], where the data are.
+    draws: how many steps to look at for each image; None for every one, exact but for the noise.
+    generator: for noise and steps, on the CPU, so that a seed means the same on every device.
+
+    Let t_0 = 0 < t_1 < ... < t_T = 1 and u < t be neighbours, SNR = a^2 / s^2 and r = 1 - SNR_t / SNR_u. In
+    the mean of q(x_u | x_t, x_0) x_0 has the factor a_u r, and the variance is s_u^2 r (eqs. 6 and 7, written
+    for any path). The model puts its estimate in the place of x_0 and keeps the variance, so the divergence of
+    the two is (a_u r)^2 / (2 s_u^2 r) |x_0 - estimate|^2 = 1/2 (SNR_u - SNR_t) |x_0 - estimate|^2: a diffusion
+    term (Kingma et al. 2021, arXiv 2107.00630, eq. 13). The prior term compares q(x_t | x_0)
+    at t = 1 with the noise that sampling starts from. The step from t_1 to the clean image is no such term,
+    for there the variance is 0: the reconstruction term is -log p(x_0 | x_{t_1}), a Gaussian around the
+    estimate, of variance beta_1 (on any path s^2 / (a^2 + s^2) at t_1), summed over the bin of a pixel's
+    level; the outermost bins reach to infinity (arXiv 2006.11239, eq. 13). If the schedule leaves noise at
+    t = 0, then t_0 takes the place of t_1 (Kingma et al., eq. 11).
+
+    With draws, a law over the steps is cut into slices of equal weight, and each image looks at one step
+    from each slice, weighted by one over its chance: unbiased, whatever the law. The law is proportional to
+    (SNR_u - SNR_t) / (1 + SNR_t), which the terms would be if each pixel were a standard normal.
+
+    Raises ValueError for images that are not on the levels, labels that do not fit, times that do not fall
+    from 1 to 0, a schedule without noise before t = 0, and estimates that are not finite.
+    """
+    schedule = schedule or getattr(denoiser, "schedule", None)
+    if schedule is None:
+        raise ValueError("this denoiser has no schedule of its own: give schedule=...")
+    if draws is not None and draws < 1:
+        raise ValueError(f"draws must be at least 1, or None for every step, got {draws}")
+    x0 = _on_levels(images)
+    if labels is not None and labels.shape != x0.shape[:1]:
+        raise ValueError(f"labels must be ({len(x0)},), one an image, got {tuple(labels.shape)}")
+    times, logsnr = _noisy_knots(schedule, times)
+
+    def estimate(rows: Tensor, t: Tensor) -> Tensor:
+        clean, rows = x0[rows], rows.to(x0.device)
+        eps = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
+        asked = () if labels is None else (labels.to(x0.device)[rows],)
+        with torch.no_grad():
+            answer = denoiser(schedule.add_noise(clean, t, eps), t, *asked).double()
+        if not answer.isfinite().all():
+            raise ValueError("the denoiser's estimate of x_0 holds values that are not finite")
+        return answer.clamp(-1, 1) if clip else answer
+
+    everyone, dims = torch.arange(len(x0)), x0[0].numel()
+    snr = logsnr.exp()
+    fall = snr[1:] - snr[:-1]
+    steps, weights = _drawn_steps(fall / (1 + snr[:-1]), len(x0), draws, generator)
+    looks = (everyone.repeat_interleave(steps.shape[1]), steps.flatten(), weights.flatten())
+    diffusion, terms = torch.zeros(len(x0), dtype=torch.float64), torch.zeros_like(fall)
+    for rows, step, weight in zip(*(each.split(batch_size) for each in looks), strict=True):
+        if not len(rows):  # a single step has a decoder only
+            continue
+        error = (x0[rows] - estimate(rows, times[step])).square().flatten(1).sum(1).cpu()
+        nats = weight * fall[step] / 2 * error
+        diffusion.index_add_(0, rows, nats)
+        terms.index_add_(0, step, nats / len(x0))
+    std = torch.sigmoid(-logsnr[-1]).sqrt()
+    reconstruction = torch.cat([
+        _decoder_nats(x0[rows], estimate(rows, times[-1].expand(len(rows))), std).flatten(1).sum(1).cpu()
+        for rows in everyone.split(batch_size)
+    ])  # fmt: skip
+    parts = torch.stack([_prior_nats(x0, logsnr[0]), diffusion, reconstruction]) / (dims * math.log(2))
+    totals = parts.sum(0)
+    return Bound(
+        totals.mean().item(),
+        *parts.mean(1).tolist(),
+        error=(totals.std() / len(x0) ** 0.5).item() if len(x0) > 1 else float("nan"),
+        terms=terms / (dims * math.log(2)),
+        totals=totals,
+    )
+
+
+def _on_levels(images: Tensor) -> Tensor:
+    """Images in [-1, 1], exactly on the 256 levels: float32 from uint8, else of the floats' own type."""
+    if images.ndim < 2 or not images.numel():
+        raise ValueError(f"images must be (N, ...) with N at least 1, got shape {tuple(images.shape)}")
+    if images.dtype == torch.uint8:
+        return images.float() / 127.5 - 1
+    level = (images + 1) * 127.5
+    off = not images.is_floating_point() or not (images.abs() <= 1).all()
+    if off or (level - level.round()).abs().max() > 0.01:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"bits per dimension need images of {LEVELS} levels: uint8 in 0..255, or floats on k / 127.5 - 1 in "
+            f"[-1, 1] (data.to_float makes them so); got {kind} from {images.min():.4g} to {images.max():.4g}"
+            f"{'' if off else ', between the levels'}"
+        )
+    return level.round() / 127.5 - 1
+
+
+def _noisy_knots(schedule: Schedule, times: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The times that still hold noise, falling from 1, and their log-SNR. (K,) float64 both."""
+    if times is None:
+        times = schedule.times(schedule.steps or 1000)
+    times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+    falls = times.ndim == 1 and len(times) > 1 and bool((times[1:] < times[:-1]).all())
+    if not falls or times[0] != 1 or times[-1] != 0:
+        raise ValueError("times must fall strictly, from 1 to 0: see schedule.times(steps)")
+    logsnr = schedule.at(times)[0]
+    if logsnr[-1] == math.inf:
+        times, logsnr = times[:-1], logsnr[:-1]
+    if not (logsnr < math.inf).all():
+        clean = times[~(logsnr < math.inf)][0]
+        raise ValueError(
+            f"the {schedule.name!r} schedule holds no noise at t = {clean:.4g}, where the bound is infinite: "
+            "only t = 0 may be clean"
+        )
+    return times, logsnr
+
+
+def _drawn_steps(
+    law: Tensor, count: int, draws: int | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """For each of count images the steps to look at, and what each stands for: (count, draws), int64 and float64."""
+    if draws is None or not len(law):
+        steps = torch.arange(len(law)).expand(count, -1)
+        return steps, torch.ones(steps.shape, dtype=torch.float64)
+    law = law / law.sum()
+    spots = torch.rand(count, draws, generator=generator, dtype=torch.float64)
+    spots = (torch.arange(draws) + spots) / draws
+    steps = torch.searchsorted(law.cumsum(0), spots, right=True).clamp(max=len(law) - 1)
+    return steps, 1 / (draws * law[steps])
+
+
+def _prior_nats(x0: Tensor, logsnr: Tensor) -> Tensor:
+    """KL of q(x_1 | x_0), scaled to a^2 + s^2 = 1, from N(0, I); (N,)."""
+    signal, noise = torch.sigmoid(logsnr), torch.sigmoid(-logsnr)
+    squares = x0.double().square().flatten(1)
+    return 0.5 * (signal * squares + noise - 1 - noise.log()).sum(1).cpu()
+
+
+def _decoder_nats(x0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """-log of a Gaussian's mass on the bin of each pixel's level; of x0's shape, float64."""
+    half, x0, std = 1 / (LEVELS - 1), x0.double(), std.to(x0.device)
+    below, above = (x0 - half - mean) / std, (x0 + half - mean) / std
+    below = below.masked_fill(x0 <= half - 1, -math.inf)
+    above = above.masked_fill(x0 >= 1 - half, math.inf)
+    # a bin above the mean and its mirror image below have one mass, but only below does the difference keep its digits
+    mirrored = below + above > 0
+    low, high = torch.where(mirrored, -above, below), torch.where(mirrored, -below, above)
+    low, high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    return -(high + torch.log(-torch.expm1(low - high)))
 
 
 def _psd_root(matrix: Tensor) -> Tensor:
@@ -146,7 +435,15 @@ def _psd_root(matrix: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
-def _check_features(a: Tensor, b: Tensor) -> None:
+def _matrices(a: Tensor | Features, b: Tensor | Features) -> tuple[Tensor, Tensor]:
+    """The two sets as bare tensors, once it is sure that they may be compared."""
+    tagged = isinstance(a, Features) and isinstance(b, Features)
+    if tagged and a.extractor != b.extractor:
+        raise ValueError(
+            f"features of different extractors cannot be compared: the first set is from {a.extractor!r}, "
+            f"the second from {b.extractor!r}"
+        )
+    a, b = (each.values if isinstance(each, Features) else each for each in (a, b))
     for name, features in (("first", a), ("second", b)):
         if features.ndim != 2:
             raise ValueError(f"features must be (N, D), the {name} set is {tuple(features.shape)}")
@@ -156,6 +453,7 @@ def _check_features(a: Tensor, b: Tensor) -> None:
         raise ValueError(
             f"features of {a.shape[1]} and {b.shape[1]} dimensions come from different extractors"
         )
+    return a, b
 
 
 def _cubic(x: Tensor, y: Tensor) -> Tensor:

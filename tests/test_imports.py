@@ -32,6 +32,8 @@ MAY = {
     "plotting": {"schedule"},
     "classifier": {"layers", "data", "checkpoint"},
     "metrics": {"denoiser", "classifier"},
+    "evaluate": {"metrics", "data"},
+    "ledger": {"evaluate"},
     "figures": {"plotting", "toy", "sampling"},
     "exercises": {"chain", "schedule", "denoiser", "sampling"},
 }

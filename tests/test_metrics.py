@@ -1,12 +1,19 @@
 """Metrics against closed forms."""
 
 import math
+import sys
+from types import ModuleType
+from urllib.error import URLError
 
 import pytest
 import torch
+from conftest import close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributions import Normal, kl_divergence
 
+from ddpm_lib import chain as chains
+from ddpm_lib import metrics, schedule, toy
 from ddpm_lib.checkpoint import CheckpointError
 from ddpm_lib.classifier import (
     Classifier,
@@ -17,9 +24,14 @@ from ddpm_lib.classifier import (
     train_classifier,
 )
 from ddpm_lib.data import batches, load_images, to_float
+from ddpm_lib.denoiser import TARGETS, Denoiser
 from ddpm_lib.metrics import (
+    Features,
+    bits_per_dim,
     bootstrap_interval,
+    extract,
     frechet_distance,
+    inception_features,
     kernel_distance,
     label_accuracy,
     nearest,
@@ -105,6 +117,17 @@ def test_bootstrap_interval_of_a_mean_is_its_standard_error():
     assert (high - low) / 2 == pytest.approx(exact, rel=4 / math.sqrt(2 * 400))
 
 
+def test_bootstrap_interval_of_groups_of_fixed_size_knows_that_their_shares_do_not_vary():
+    g = torch.Generator().manual_seed(0)
+    groups = torch.arange(900) % 3
+    x = 100.0 * groups + torch.randn(900, generator=g) * (1 + groups)
+    low, high = bootstrap_interval(lambda s: s.mean().item(), x, rounds=400, groups=groups)
+    exact = 1.96 * math.sqrt(sum(x[groups == n].var().item() for n in range(3)) / 3 / 900)
+    assert (high - low) / 2 == pytest.approx(exact, rel=4 / math.sqrt(2 * 400))
+    loose = bootstrap_interval(lambda s: s.mean().item(), x, rounds=50)
+    assert loose[1] - loose[0] > 10 * (high - low)
+
+
 def test_the_shipped_classifier_reads_digits():
     test = load_images("mnist", "test")
     net, about = shipped_classifier(test.classes)
@@ -117,7 +140,7 @@ def test_a_classifier_learns_and_survives_its_file(tmp_path):
     digits = load_images("mnist", size=14)
     torch.manual_seed(0)
     net = Classifier(ClassifierConfig(1, 14, digits.classes, widths=(16, 32)))
-    losses = list(train_classifier(net, batches(digits, 64), steps=60, lr=1e-2))
+    losses = list(train_classifier(net, batches(digits, 64), steps=60))
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
     save_classifier(net, tmp_path / "c.safetensors", {"seed": 0})
     again, about = load_classifier(tmp_path / "c.safetensors")
@@ -206,9 +229,387 @@ def test_nearest_finds_copies():
     torch.testing.assert_close(distance, torch.tensor([0.0, 0.0, 0.5]), atol=1e-6, rtol=0)
 
 
+def test_nearest_is_exact_far_from_the_origin_and_among_many_likely_ones():
+    g = torch.Generator().manual_seed(5)
+    real, samples = (1000 + torch.randn(count, 30, generator=g) for count in (400, 40))
+    samples[0] = real[99]
+    apart = (samples[:, None].double() - real.double()).square().mean(2).sqrt().min(1)
+    distance, which = nearest(samples, real, chunk=7)
+    assert which.tolist() == apart.indices.tolist() and distance[0] == 0
+    close(distance, apart.values, 1e-6)
+    few, which = nearest(samples[:2], real[:3])
+    assert len(few) == 2 and which.max() < 3
+    with pytest.raises(ValueError, match="at least one"):
+        nearest(samples, real[:0])
+
+
 @pytest.mark.parametrize("metric", [kernel_distance, support])
 def test_metrics_refuse_mixed_extractors_and_too_few(metric):
     with pytest.raises(ValueError, match="different extractors"):
         metric(torch.randn(20, 3), torch.randn(20, 4))
     with pytest.raises(ValueError, match="at least"):
         metric(torch.randn(1, 3), torch.randn(20, 3))
+
+
+# --- where features come from --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", [frechet_distance, kernel_distance, support])
+def test_features_of_two_extractors_are_refused_though_their_dimensions_agree(metric):
+    x, y = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="'one'.*'another'"):
+        metric(Features(x, "one"), Features(y, "another"))
+    bare = metric(x, y)
+    assert metric(Features(x, "one"), Features(y, "one")) == bare == metric(x, Features(y, "one"))
+
+
+def test_features_are_cut_and_resampled_with_their_name():
+    x = Features(torch.randn(60, 2, generator=torch.Generator().manual_seed(1)), "one")
+    assert len(x) == 60 and x[:7].extractor == "one" and len(x[:7]) == 7
+    by_name = bootstrap_interval(lambda sample: frechet_distance(sample, x), x, rounds=5)
+    assert by_name == bootstrap_interval(
+        lambda sample: frechet_distance(sample, x.values), x.values, rounds=5
+    )
+
+
+def test_extract_goes_batch_by_batch_and_checks_the_answer():
+    images, seen = torch.arange(10.0).view(10, 1), []
+
+    def function(part):
+        seen.append(len(part))
+        return part * torch.tensor([1.0, 2.0])
+
+    found = extract(images, function, "twice", batch_size=4)
+    assert seen == [4, 4, 2] and found.extractor == "twice"
+    close(found.values, images * torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match="twice.*\\(10, D\\)"):
+        extract(images, lambda part: part.sum(0, keepdim=True), "twice")
+    with pytest.raises(ValueError, match="no images"):
+        extract(images[:0], function, "twice")
+
+
+class FakeInception(torch.nn.Module):
+    def forward(self, x):
+        assert x.dtype == torch.uint8 and x.shape[1] == 3 and x.is_contiguous()
+        return (x.double().mean((2, 3)),)
+
+
+@pytest.fixture
+def torch_fidelity(monkeypatch):
+    """Stands for the package; what it does when asked for the network is in `.made` and can be set."""
+    package, utils, inception = (
+        ModuleType(f"torch_fidelity{part}") for part in ("", ".utils", ".feature_extractor_inceptionv3")
+    )
+    package.calls, package.made = [], FakeInception
+
+    def create_feature_extractor(name, list_features, cuda=True, **kwargs):
+        package.calls.append((name, list_features, cuda))
+        return package.made()
+
+    utils.create_feature_extractor = create_feature_extractor
+    inception.URL_INCEPTION_V3 = "https://example.org/weights.pth"
+    for module in (package, utils, inception):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    metrics._inception.cache_clear()
+    yield package
+    metrics._inception.cache_clear()
+
+
+def test_inception_sees_three_channels_of_bytes_and_is_made_once(torch_fidelity):
+    grey = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 1, 4, 4)
+    found = inception_features(grey, batch_size=2)
+    assert found.extractor == metrics.INCEPTION and found.values.dtype == torch.float32
+    close(found.values, torch.arange(5.0)[:, None].expand(5, 3))
+    colour = torch.stack([grey[:, 0], grey[:, 0] * 2, grey[:, 0] * 3], dim=1)
+    close(inception_features(colour).values, torch.arange(5.0)[:, None] * torch.tensor([1.0, 2.0, 3.0]))
+    assert torch_fidelity.calls == [("inception-v3-compat", ["2048"], False)]
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 3, 4, 4), torch.zeros(2, 2, 4, 4, dtype=torch.uint8)])
+def test_inception_refuses_other_images(torch_fidelity, images):
+    with pytest.raises(ValueError, match="uint8 images"):
+        inception_features(images)
+
+
+def test_inception_without_its_package_says_how_to_install_it(monkeypatch):
+    metrics._inception.cache_clear()
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(ValueError, match=r"pip install 'ddpm-lib\[inception\]'"):
+        inception_features(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [URLError("no network"), RuntimeError("invalid hash value"), EOFError()],
+    ids=lambda e: type(e).__name__,
+)
+def test_inception_without_its_weights_says_what_to_put_where(torch_fidelity, monkeypatch, tmp_path, error):
+    def fails():
+        raise error
+
+    torch_fidelity.made = fails
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(OSError, match="download https://example.org/weights.pth") as stopped:
+        inception_features(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    assert str(tmp_path / "hub" / "checkpoints") in str(stopped.value)
+
+
+# --- bits per dimension --------------------------------------------------------------------------
+
+BIN = 2 / 255
+
+
+def test_the_bound_is_the_sum_of_explicit_gaussian_divergences():
+    # arXiv 2006.11239, eqs. 5, 7 and 13, term by term, from the chain's own posterior
+    chain = chains.linear(5, first=0.02, last=0.5)
+    pixels = torch.tensor([[0, 255, 100, 3], [7, 128, 254, 0], [50, 60, 70, 80]], dtype=torch.uint8)
+    x0, calls = pixels.double() / 127.5 - 1, []
+
+    def denoiser(x_t, t, label):
+        guess = 0.9 * torch.tanh(x_t * (1 + t[:, None]))
+        calls.append((x_t, t, label, guess))
+        return guess
+
+    found = bits_per_dim(
+        denoiser, x0, torch.arange(3), schedule=schedule.from_chain(chain), clip=False, batch_size=4
+    )
+
+    a, s = chain.alpha_bar[5].sqrt(), (1 - chain.alpha_bar[5]).sqrt()
+    prior = kl_divergence(Normal(a * x0, s.expand_as(x0)), Normal(0.0, 1.0)).sum(1)
+    diffusion, reconstruction, seen = torch.zeros(3).double(), torch.zeros(3).double(), []
+    terms = torch.zeros(4).double()
+    for x_t, t, label, guess in calls:
+        for row, k in enumerate((t * 5).round().long().tolist()):
+            image = int(label[row])
+            seen.append((image, k))
+            if k == 1:
+                law = Normal(guess[row], chain.beta[1].sqrt())
+                below, above = law.cdf(x0[image] - BIN / 2), law.cdf(x0[image] + BIN / 2)
+                below[pixels[image] == 0], above[pixels[image] == 255] = 0, 1
+                reconstruction[image] -= (above - below).log().sum()
+                continue
+            truth, variance = chain.posterior(x_t[row], x0[image], k)
+            model, _ = chain.posterior(x_t[row], guess[row], k)
+            term = kl_divergence(Normal(truth, variance.sqrt()), Normal(model, variance.sqrt())).sum()
+            diffusion[image] += term
+            terms[5 - k] += term / 3
+    assert sorted(seen) == [(image, k) for image in range(3) for k in range(1, 6)]
+    nat = 4 * math.log(2)
+    close(found.totals, (prior + diffusion + reconstruction) / nat, 1e-10)
+    for mine, exact in (
+        (found.prior, prior),
+        (found.diffusion, diffusion),
+        (found.reconstruction, reconstruction),
+    ):
+        close(mine, exact.mean() / nat, 1e-10)
+    close(found.terms, terms / nat, 1e-10)
+    assert found.total == pytest.approx(found.prior + found.diffusion + found.reconstruction, abs=1e-12)
+    assert found.error == pytest.approx(found.totals.std().item() / math.sqrt(3))
+
+
+def gaussian_pixels(count: int, dims: int = 16, seed: int = 0):
+    """A world of independent pixels, images of it on the 256 levels, and their exact -log2 p per pixel."""
+    g = torch.Generator().manual_seed(seed)
+    mean = torch.rand(dims, generator=g, dtype=torch.float64) - 0.5
+    std = 0.15 + 0.15 * torch.rand(dims, generator=g, dtype=torch.float64)
+    world = toy.Gaussian(mean, std**2)
+    pixels = ((world.sample(count, g) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    x0, law = pixels.double() / 127.5 - 1, Normal(mean, std)
+    below, above = law.cdf(x0 - BIN / 2), law.cdf(x0 + BIN / 2)
+    below[pixels == 0], above[pixels == 255] = 0, 1
+    return world, pixels, -(above - below).log2().mean(1)
+
+
+def test_with_the_best_denoiser_the_bound_falls_to_the_exact_likelihood_like_one_over_t():
+    world, pixels, exact = gaussian_pixels(2000)
+    # noise of one level at t = 0: far wider than the steps between levels matter, far narrower than the law
+    process = schedule.edm(sigma_min=BIN)
+    gaps, errors = [], []
+    for steps in (128, 256, 512):
+        found = bits_per_dim(
+            world.denoiser(process), pixels, schedule=process, times=process.times(steps), batch_size=2048
+        )
+        gap = found.totals - exact
+        gaps.append(gap.mean().item())
+        errors.append((gap.std() / math.sqrt(len(gap))).item())
+    assert all(gap > 4 * error for gap, error in zip(gaps, errors, strict=True))
+    for n in (0, 1):
+        # twice the steps, half the gap: the next order is worth a few per cent here
+        assert gaps[n] == pytest.approx(
+            2 * gaps[n + 1], abs=4 * math.hypot(errors[n], 2 * errors[n + 1]) + 0.05 * gaps[n]
+        )
+    assert gaps[-1] < 0.03 * exact.mean()
+
+
+def test_on_the_chain_of_ddpm_the_gap_is_what_its_steps_cost():
+    world, pixels, exact = gaussian_pixels(1000)
+    process = schedule.linear()
+    found = bits_per_dim(world.denoiser(process), pixels, schedule=process, draws=50, batch_size=2048)
+    gap = found.totals - exact
+    # the terms are a sum of rectangles above the integral of 1/2 (best mean squared error) over SNR, a logarithm
+    snr = process.at(process.times(1000))[0].exp()[:-1, None]
+    variance = torch.diagonal(world.covariance)
+    known = 1 + variance * snr
+    steps = (snr.diff(dim=0) * variance / known[:-1] - known.log().diff(dim=0)) / 2
+    cost = steps.sum(0).mean() / math.log(2)
+    assert abs(gap.mean() - cost) < 4 * gap.std() / math.sqrt(len(gap)) + 0.005
+    assert cost > 0.5 and found.prior < 1e-4
+
+
+def test_a_worse_denoiser_has_a_higher_bound():
+    world, pixels, _ = gaussian_pixels(300)
+    process = schedule.cosine()
+    best = world.denoiser(process)
+
+    def bits(denoiser):
+        g = torch.Generator().manual_seed(1)
+        return bits_per_dim(denoiser, pixels, schedule=process, draws=30, generator=g, batch_size=2048).totals
+
+    for worse in (
+        lambda x, t: best(x, t) + 0.02,
+        lambda x, t: 0.95 * best(x, t),
+        lambda x, t: best(x, t / 2),
+    ):
+        extra = bits(worse) - bits(best)
+        assert extra.mean() > 4 * extra.std() / math.sqrt(len(extra))
+
+
+@pytest.mark.parametrize(
+    "process", [schedule.linear(50, 1e-3, 0.2), schedule.edm(), schedule.flow()], ids=lambda p: p.name
+)
+def test_a_few_drawn_steps_estimate_the_whole_sum_without_bias(process):
+    x0 = torch.linspace(-1, 1, 8).mul(127.5).add(127.5).round().to(torch.uint8)
+    clean = x0.float() / 127.5 - 1
+
+    def denoiser(x, t):
+        return clean * (1 - t[:, None].float() * (0.3 + t[:, None].float()))
+
+    times = process.times(50)
+    whole = bits_per_dim(denoiser, x0[None], schedule=process, times=times)
+    some = bits_per_dim(denoiser, x0.expand(4000, 8), schedule=process, times=times, draws=3, batch_size=4096)
+    assert some.totals.std() > 0
+    assert abs(some.total - whole.total) < 4 * some.error
+    assert some.terms.sum().item() == pytest.approx(some.diffusion)
+    snr = process.at(times)[0].exp()[: len(whole.terms) + 1]
+    share = snr.diff() / (1 + snr[:-1])
+    seen = 4000 * 3 * share / share.sum()
+    often = seen > 20
+    assert often.sum() > 10
+    assert ((some.terms / whole.terms - 1).abs() * seen.sqrt())[often].max() < 5
+
+
+def test_one_draw_a_step_from_a_law_of_equal_weights_is_the_whole_sum():
+    steps, weights = metrics._drawn_steps(torch.ones(20, dtype=torch.float64), 3, 20, None)
+    assert (steps == torch.arange(20)).all()
+    close(weights, 1.0, 1e-12)
+
+
+def test_the_prediction_type_and_the_path_change_nothing():
+    m, v = torch.tensor([0.3, -0.4]).double(), torch.tensor([0.04, 0.09]).double()
+    pixels = ((toy.Gaussian(m, v).sample(20) + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+    logsnr = schedule.cosine().logsnr
+    found = []
+    for path in schedule.PATHS:
+        process = schedule.Schedule("cosine", logsnr, path, 1000)
+        for predict in TARGETS:
+
+            def net(x, logsnr, label, process=process, predict=predict):
+                """The exact answer of this type, from x scaled to a^2 + s^2 = 1."""
+                a, s = (each[:, None] for each in schedule.PATHS["vp"](logsnr.double()))
+                x0 = m + a * v / (a**2 * v + s**2) * (x - a * m)
+                eps = (x - a * x0) / s
+                own = schedule.PATHS[process.path](logsnr.double())
+                p, q = (each[:, None] for each in TARGETS[predict](*own))
+                return p * x0 + q * eps
+
+            found.append(
+                bits_per_dim(
+                    Denoiser(net, process, predict), pixels.double(), times=process.times(25),
+                    generator=torch.Generator().manual_seed(0),
+                ).totals
+            )  # fmt: skip
+    for other in found[1:]:
+        close(other, found[0], 1e-4)
+
+
+@pytest.mark.parametrize("std", [1e-4, 0.006, 0.5, 50.0])
+@pytest.mark.parametrize("mean", [-1.0, -0.31, 0.77, 1.0])
+def test_the_decoder_is_a_law_over_the_levels(std, mean):
+    levels = torch.arange(256).double() / 127.5 - 1
+    nats = metrics._decoder_nats(levels, torch.tensor(mean).double(), torch.tensor(std).double())
+    assert nats.isfinite().all()
+    assert (-nats).exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_a_step_that_ends_clean_has_a_decoder_only():
+    process = schedule.flow()
+    found = bits_per_dim(
+        lambda x, t: x * 0, torch.zeros(2, 3, dtype=torch.uint8), schedule=process, times=process.times(1)
+    )
+    # from pure noise the guess is the middle, with variance 1: the lowest level has the mass below -1 + 1 / 255
+    exact = -Normal(0.0, 1.0).cdf(torch.tensor(-1 + BIN / 2).double()).log2()
+    assert found.diffusion == 0 and found.prior == 0 and len(found.terms) == 0
+    close(found.total, exact, 1e-8)
+
+
+def test_estimates_are_held_within_the_range_of_the_data():
+    _, pixels, _ = gaussian_pixels(4)
+    process = schedule.cosine()
+
+    def bits(guess, clip):
+        g = torch.Generator().manual_seed(0)
+        return bits_per_dim(
+            lambda x, t: x * 0 + guess, pixels, schedule=process, draws=9, generator=g, clip=clip
+        ).total
+
+    assert bits(1.5, True) == bits(1.0, False) < bits(1.5, False)
+
+
+def test_bytes_and_floats_on_the_levels_are_one():
+    world, pixels, _ = gaussian_pixels(5)
+    process = schedule.cosine()
+    bits = [
+        bits_per_dim(
+            world.denoiser(process),
+            images,
+            schedule=process,
+            draws=4,
+            generator=torch.Generator().manual_seed(0),
+        ).total
+        for images in (pixels, to_float(pixels))
+    ]
+    assert bits[0] == bits[1]
+
+
+FINE = torch.zeros(2, 3, dtype=torch.uint8)
+CLEAN_EARLY = schedule.Schedule("early", lambda t: torch.where(t < 0.6, math.inf, 0.0 * t))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"images": FINE.long()}, "uint8 in 0..255"),
+        ({"images": FINE.float() + 1.5}, "from 1.5 to 1.5"),
+        ({"images": FINE.float() + 0.331}, "between the levels"),
+        ({"images": FINE.float() + math.nan}, "256 levels"),
+        ({"images": FINE[:0]}, "N at least 1"),
+        ({"labels": torch.zeros(3).long()}, "labels must be"),
+        ({"draws": 0}, "draws must be"),
+        ({"times": torch.tensor([1.0, 0.5])}, "from 1 to 0"),
+        ({"times": torch.tensor([1.0, 0.0, 0.5])}, "fall strictly"),
+        ({"times": torch.tensor([0.9, 0.5, 0.0])}, "from 1 to 0"),
+        ({"schedule": CLEAN_EARLY}, "no noise at t = 0.5"),
+        ({"schedule": None}, "give schedule="),
+        ({"denoiser": lambda x, t: x * math.nan}, "not finite"),
+    ],
+)  # fmt: skip
+def test_the_bound_refuses(changes, words):
+    asked = {
+        "denoiser": lambda x, t: x * 0,
+        "images": FINE,
+        "schedule": schedule.cosine(),
+        "times": schedule.cosine().times(10),
+    }
+    asked |= changes
+    with pytest.raises(ValueError, match=words):
+        bits_per_dim(asked.pop("denoiser"), asked.pop("images"), **asked)
