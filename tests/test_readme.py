@@ -16,6 +16,7 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 QUICKER = {
     "--steps 600": "--steps 12",
     "--steps 900": "--steps 18",
+    "--config recipes/minute.json": "--config recipes/minute.json --steps 12",
     "TrainConfig(steps=300)": "TrainConfig(steps=3)",
 }
 LIKELY_SECONDS = 600
@@ -80,6 +81,7 @@ def test_every_command_works_in_order(clone):
         "first.png",
         "threes.npz",
         "runs/first/checkpoint.safetensors",
+        "runs/second/checkpoint.safetensors",
         "runs/two/log.jsonl",
     ):
         assert (clone / made).exists(), made
