@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,7 +89,7 @@ def _inception(device: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
         ) from error
     try:
         network = create_feature_extractor("inception-v3-compat", ["2048"], cuda=False, verbose=False)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever that package meets on the way: no network, a damaged file
         raise OSError(
             f"the weights of the Inception network cannot be had ({error or type(error).__name__}): download "
             f"{URL_INCEPTION_V3} where there is a network, and put that file into {torch.hub.get_dir()}/checkpoints"

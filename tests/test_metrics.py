@@ -237,6 +237,11 @@ def test_nearest_is_exact_far_from_the_origin_and_among_many_likely_ones():
     distance, which = nearest(samples, real, chunk=7)
     assert which.tolist() == apart.indices.tolist() and distance[0] == 0
     close(distance, apart.values, 1e-6)
+    # two real ones so near that the quick way cannot tell which is nearer
+    point = torch.randn(40, 30, generator=g)
+    step = torch.randn(40, 30, generator=g)
+    distance, which = nearest(point, torch.cat([point + 2e-4 * step, point + 1e-4 * step]))
+    assert which.tolist() == list(range(40, 80)) and (distance < 2e-4).all()
     few, which = nearest(samples[:2], real[:3])
     assert len(few) == 2 and which.max() < 3
     with pytest.raises(ValueError, match="at least one"):
