@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 from ddpm_lib.chain import cosine as cosine_chain
 from ddpm_lib.data import batches, load_images
 from ddpm_lib.denoiser import Denoiser
+from ddpm_lib.muon import Muon, orthogonalized
 from ddpm_lib.schedule import cosine
 from ddpm_lib.training import (
     EMA,
@@ -25,7 +27,9 @@ from ddpm_lib.training import (
 )
 from ddpm_lib.unet import UNet, UNetConfig
 
-CHAPTER = Path(__file__).parents[1] / "book" / "07_training_on_mnist.ipynb"
+ROOT = Path(__file__).parents[1]
+CHAPTER = ROOT / "book" / "07_training_on_mnist.ipynb"
+RECORDS = ROOT / "benchmarks" / "records"
 TINY = UNetConfig(8, 1, num_classes=3, width=8, multipliers=(1,), blocks=1, attention=(), head_dim=8, patch=2)
 
 
@@ -39,7 +43,7 @@ def chapter(notebook):
     """The functions that the chapter writes out, run from its own cells."""
     cells = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
     names = {"torch": torch}
-    for cell in ("draw", "plain-loop", "ema-check", "rate-code"):
+    for cell in ("draw", "plain-loop", "ema-check", "rate-code", "muon-code"):
         exec(cells[cell].split("\nprint(")[0], names)
     return names
 
@@ -95,6 +99,12 @@ def test_the_written_rate_and_average_are_the_librarys(chapter):
         ema.update(net)
         expected = chapter["ema_update"](expected, value, half_life=5)
         assert ema.net.weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(32, 288), (64, 16), (9, 9)])
+def test_the_written_orthogonal_is_the_librarys(chapter, shape):
+    matrix = 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(chapter["orthogonal"](matrix), orthogonalized(matrix), rtol=0, atol=1e-5)
 
 
 # --- the equations, each by its label -------------------------------------------------------------
@@ -160,6 +170,47 @@ def test_eq_ema(chapter):
         assert average == pytest.approx(0.5, abs=1e-12)
 
 
+def test_eq_error_in_x0():
+    """The picture is wrong by s times what v is wrong by, whatever the network answers."""
+    generator, schedule = torch.Generator().manual_seed(0), cosine(1000)
+    x0, eps, delta = (torch.randn(4, 1, 8, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+    for t in (0.01, 0.3, 0.9, 1.0):
+        a, s = schedule.signal_noise(t)
+        wrong = Denoiser(lambda x, logsnr, label, a=a, s=s: a * eps - s * x0 + delta, schedule, "v")
+        of_picture = (wrong(a * x0 + s * eps, t) - x0).square().sum()
+        torch.testing.assert_close(of_picture, s**2 * delta.square().sum())
+
+
+def test_eq_newton_schulz(chapter):
+    """One round is the polynomial on the singular values; five bring those above 0.0015 near 1."""
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for shape in ((5, 12), (12, 5), (6, 6)):
+        matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
+        u, values, vt = torch.linalg.svd(matrix / matrix.norm(), full_matrices=False)
+        expected = u @ torch.diag(a * values + b * values**3 + c * values**5) @ vt
+        torch.testing.assert_close(chapter["orthogonal"](matrix, rounds=1), expected)
+    # a matrix of given singular values, so that the whole range from 0.0015 to 1 is met
+    levelled = torch.logspace(math.log10(0.0015), 0, 100_000, dtype=torch.float64)
+    for _ in range(5):
+        levelled = a * levelled + b * levelled**3 + c * levelled**5
+    assert levelled.min() > 0.65 and levelled.max() < 1.25
+
+
+def test_eq_muon_step(chapter):
+    """The library's first step is the equation's, and its root mean square is 0.2 of the learning rate."""
+    for rows, columns in ((8, 64), (64, 16), (30, 30)):
+        net = nn.Linear(columns, rows, bias=False)
+        gradient = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+        net.weight.grad, before = gradient, net.weight.detach().clone()
+        Muon(net, lr=0.1).step()
+        step = 0.1 * 0.2 * math.sqrt(max(rows, columns)) * chapter["orthogonal"](gradient)
+        torch.testing.assert_close(net.weight.detach(), before - step)
+        u, _, vt = torch.linalg.svd(gradient.double(), full_matrices=False)
+        exact = 0.1 * 0.2 * math.sqrt(max(rows, columns)) * u @ vt
+        assert exact.square().mean().sqrt().item() == pytest.approx(0.2 * 0.1)
+
+
 def test_eq_loss_at_zero():
     """a^2 + s^2 m for v, within 4 standard errors at several t, on real pictures."""
     schedule, x0 = cosine(1000), next(batches(load_images("mnist", "test"), 400))[0]
@@ -178,6 +229,44 @@ def test_every_equation_with_a_label_has_its_test(notebook):
     labels = set(re.findall(r":label: (eq-[\w-]+)", text))
     assert labels == {name[5:].replace("_", "-") for name in globals() if name.startswith("test_eq_")}
     assert labels >= set(re.findall(r"\{eq\}`(eq-[\w-]+)`", text))
+
+
+# --- what the speedrun measured ---------------------------------------------------------------------
+
+
+def rows_of(table):
+    """The rows of the Markdown tables in a text, by their first cell."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line[:1] == "|"
+    ]
+    return {name: cells for name, *cells in rows}
+
+
+def test_the_chapter_prints_the_measured_worth_of_each_choice(notebook):
+    chosen = rows_of(next(cell.source for cell in notebook.cells if cell.id == "choices"))
+    measured = rows_of((RECORDS / "speedrun_mnist_ablation.md").read_text(encoding="utf-8"))
+    names = [name for name in chosen if name in measured and "%" in measured[name][2]]
+    assert len(names) == len(chosen) - 2 == 12  # all but the head and the line under it
+    for name in names:
+        seconds, _, as_asked, recall = measured[name][:4]
+        assert chosen[name] == [seconds, as_asked, recall], name
+
+
+def test_the_live_recipe_is_the_records(notebook):
+    from speedrun_mnist import TRACK
+
+    recipe = TRACK.recipe
+    source = next(cell.source for cell in notebook.cells if cell.id == "live-train")
+    made = {"torch": torch, "UNet": UNet, "UNetConfig": UNetConfig, "EMA": EMA, "TrainConfig": TrainConfig}
+    exec(source.split("\nrun = ")[0], made)
+    assert made["config"] == replace(recipe.train, steps=500)
+    assert made["net"].config == recipe.net
+    assert made["ema"].half_life == recipe.ema_half_life
+    assert 300_000 < sum(weight.numel() for weight in made["net"].parameters()) < 310_000
+    assert f"batches(data, {recipe.batch_size})" in source
+    assert f'"{recipe.predict}", scale={recipe.scale}' in source
 
 
 # --- the table of symptoms -------------------------------------------------------------------------
