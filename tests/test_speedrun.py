@@ -87,7 +87,22 @@ def test_the_judge_tells_real_digits_from_noise():
 def test_a_peer_without_its_package_is_told_how_to_get_it(name, monkeypatch):
     monkeypatch.setattr(speedrun_mnist, "find_spec", lambda package: None)
     with pytest.raises(SystemExit, match=r"pip install -e '\.\[bench\]'"):
-        speedrun_mnist.run_peer(name, 1)
+        speedrun_mnist.run_peer(name, 1, record=False)
+
+
+def test_a_peers_new_run_takes_the_place_of_its_old_one(tmp_path):
+    def run(name, *shares):
+        looks = [{"seconds": 60, "steps": 9, "label_accuracy": share} for share in shares]
+        return {"name": name, "device": "here", "samples": 200, "looks": looks}
+
+    for peer in (run("lucidrains", 0.1), run("diffusers", 0.2), run("lucidrains", 0.3, 0.4)):
+        table = speedrun_mnist.keep_peer(tmp_path, peer)
+    rows = [line.split(" | ") for line in table.read_text().splitlines()[6:]]
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("| diffusers", "20.0% |"),
+        ("| lucidrains", "30.0% |"),
+        ("| lucidrains", "40.0% |"),
+    ]
 
 
 @pytest.mark.parametrize("name", speedrun_mnist.PEERS)
