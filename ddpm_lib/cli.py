@@ -1,4 +1,4 @@
-"""The command line: ``python -m ddpm_lib train / sample / evaluate / export / data``.
+"""The command line: ``python -m ddpm_lib train / sample / evaluate / export / data / exercises``.
 
 It calls the functions that the chapters use, and adds what long work needs: a progress bar, a log,
 sample grids, checkpoints, and a way on after Ctrl-C.
@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from . import __version__, checkpoint, data, sampling, schedule
+from . import __version__, checkpoint, data, exercises, sampling, schedule
 from .checkpoint import Checkpoint
 from .denoiser import TARGETS, Denoiser
 from .training import (
@@ -674,6 +674,16 @@ def run_data(args: argparse.Namespace) -> int:
     return 0
 
 
+# --- exercises -----------------------------------------------------------------------------------
+
+
+def run_exercises(args: argparse.Namespace) -> None:
+    """Shows the reader's progress: see ``python -m ddpm_lib exercises --help``."""
+    if args.forget:
+        exercises.forget()
+    print(exercises.report())
+
+
 # --- shared --------------------------------------------------------------------------------------
 
 
@@ -822,6 +832,12 @@ def _parser() -> argparse.ArgumentParser:
     sets.add_argument("action", choices=("list", "get"))
     sets.add_argument("name", nargs="?", default=None, help="for get: mnist-full or cifar10-full")
     sets.add_argument("--data-root", default=None, help="folder of the full sets")
+
+    marks = command("exercises", run_exercises, "Show which of the book's exercises you have solved.",
+                    "  python -m ddpm_lib exercises\n  python -m ddpm_lib exercises --forget")  # fmt: skip
+    marks.add_argument(
+        "--forget", action="store_true", default=False, help="begin anew: remove the record of your progress"
+    )
     return parser
 
 

@@ -34,9 +34,11 @@ MAY = {
     "metrics": {"denoiser", "classifier"},
     "evaluate": {"metrics", "data"},
     "ledger": {"evaluate"},
-    "figures": {"plotting", "toy", "sampling"},
-    "exercises": {"chain", "schedule", "denoiser", "sampling"},
+    "figures": {"plotting", "toy", "denoiser"},
+    "exercises": {"checkpoint"},
 }
+for chapter in range(1, 21):
+    MAY[f"exercises_{chapter:02d}"] = {"exercises", "chain", "schedule", "denoiser", "sampling", "toy"}
 ABOVE_ALL = {"cli", "__main__"}
 CORE = (
     "chain",
