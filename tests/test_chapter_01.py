@@ -72,6 +72,7 @@ def test_tables_are_the_librarys(book):
         torch.testing.assert_close(book[name], getattr(reference, name), atol=1e-12, rtol=0)
 
 
+@pytest.mark.equation("eq-noising")
 @pytest.mark.parametrize("t", [1, 2, 50, 199, 200])
 def test_eq_noising_is_the_librarys(book, t):
     x0, eps, _ = draws(5, 1, 4, 4)
@@ -80,6 +81,7 @@ def test_eq_noising_is_the_librarys(book, t):
     torch.testing.assert_close(ours, schedule.linear(*BETAS).add_noise(x0, t / 200, eps), atol=1e-6, rtol=0)
 
 
+@pytest.mark.equation("eq-posterior")
 @pytest.mark.parametrize("t", [1, 2, 50, 199, 200])
 def test_eq_posterior_is_the_librarys(book, t):
     x_t, x0, _ = draws(5, 2)
@@ -89,6 +91,7 @@ def test_eq_posterior_is_the_librarys(book, t):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
+@pytest.mark.equation("eq-reverse")
 @pytest.mark.parametrize("t", [1, 2, 50, 199, 200])
 def test_eq_reverse_is_the_librarys(book, t):
     x_t, eps, z = draws(5, 2)
@@ -96,12 +99,14 @@ def test_eq_reverse_is_the_librarys(book, t):
     torch.testing.assert_close(book["step_back"](x_t, eps, t, z), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.equation("eq-noise-in")
 @pytest.mark.parametrize("t", [1, 50, 200])
 def test_eq_noise_in_undoes_the_jump(book, t):
     x0, eps, _ = draws(5, 2)
     torch.testing.assert_close(book["noise_in"](book["add_noise"](x0, t, eps), x0, t), eps, atol=1e-6, rtol=0)
 
 
+@pytest.mark.equation("eq-guess")
 @pytest.mark.parametrize("t", [1, 20, 100, 200])
 def test_eq_guess_is_the_exact_denoiser(book, t):
     cat = shape_points("cat", 300, torch.Generator().manual_seed(1)).double()
@@ -130,6 +135,7 @@ def test_same_noise_gives_the_batch_one_z(book):
     assert film[50].equal(film[50][:1].expand(6, 2)) and film[50].abs().min() > 0
 
 
+@pytest.mark.equation("eq-one-step", "eq-variance-kept")
 def test_eq_one_step_keeps_variance_one(book):
     n = 200_000
     generator = torch.Generator().manual_seed(5)
@@ -138,46 +144,55 @@ def test_eq_one_step_keeps_variance_one(book):
         assert abs(book["push"](x, t, generator).var() - 1) < 4 * (2 / n) ** 0.5
 
 
-def run_exercise(cells, book, name: str) -> list[str]:
-    """What the check prints for the untouched starter, and for the solution."""
-    names, printed = dict(book), []
-    names["print"] = lambda *values: printed.append(" ".join(map(str, values)))
-    for part in ("start", "check", "solved"):
-        exec(cells[f"ex-{name}-{part}"], names)
-    return printed, names
+@pytest.mark.equation("eq-one-step", "eq-alpha-bar", "eq-noising")
+def test_pushes_with_the_same_noise_make_one_jump(book):
+    x0, *noises = draws(5, 2, count=41)
+    x, weights = x0, torch.zeros(41, dtype=torch.float64)
+    for t, eps in enumerate(noises, 1):
+        share = 1 - book["beta"][t]
+        x = share.sqrt() * x + book["beta"][t].sqrt() * eps
+        weights = share.sqrt() * weights
+        weights[t] = book["beta"][t].sqrt()
+    bar = (1 - book["beta"][1:41]).prod()
+    torch.testing.assert_close(book["alpha_bar"][40], bar, rtol=0, atol=1e-12)
+    # the pushes' noises, each with the weight that reached step 40, are one noise of variance 1 - alpha_bar
+    assert weights.square().sum().item() == pytest.approx(1 - bar.item(), abs=1e-12)
+    eps = sum(weights[t] * noise for t, noise in enumerate(noises, 1)) / weights.norm()
+    torch.testing.assert_close(x, book["add_noise"](x0, 40, eps), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["noising", "step", "last", "calls"])
-def test_exercises_know_untouched_from_solved(cells, book, name):
-    (untouched, solved, *_), _ = run_exercise(cells, book, name)
-    assert untouched.endswith("not attempted yet") and solved.endswith("correct")
+@pytest.mark.equation("eq-weights", "eq-guess")
+@pytest.mark.parametrize("t", [5, 60, 200])
+def test_the_guess_is_bayes_rule_with_the_densities_written_out(book, t):
+    points, x, _ = draws(7, 2)
+    a, variance = book["alpha_bar"][t].sqrt(), 1 - book["alpha_bar"][t]
+    noisy = torch.distributions.MultivariateNormal(a * points, variance * torch.eye(2, dtype=torch.float64))
+    density = noisy.log_prob(x[:, None]).exp()
+    weights = density / density.sum(1, keepdim=True)
+    torch.testing.assert_close(book["best_guess"](x, t, points), weights @ points, rtol=0, atol=1e-10)
 
 
-def test_exercises_find_the_usual_slips(cells, book):
-    bar = book["alpha_bar"]
-    _, names = run_exercise(cells, book, "noising")
-    share = lambda t: bar[t][:, None]  # noqa: E731
-    slips = {
-        "shape": lambda x0, t, eps: bar[t].sqrt() * x0.T,
-        "mean": lambda x0, t, eps: share(t) * x0 + (1 - share(t)).sqrt() * eps,
-        "variance": lambda x0, t, eps: share(t).sqrt() * x0 + (1 - share(t)) * eps,
-    }
-    for word, slip in slips.items():
-        assert (
-            f"not yet. The {word}" in (answer := names["check_noising"](slip))
-            or word in answer.split("yet.")[1]
-        )
+@pytest.mark.equation("eq-tanh")
+@pytest.mark.parametrize("t", [2, 50, 200])
+def test_two_numbers_make_a_tanh(book, t):
+    x, _, _ = draws(40, 1)
+    by_hand = torch.tanh(book["alpha_bar"][t].sqrt() * x / (1 - book["alpha_bar"][t]))
+    two = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    torch.testing.assert_close(book["best_guess"](x, t, two), by_hand, rtol=0, atol=1e-10)
 
-    _, names = run_exercise(cells, book, "step")
-    wide = lambda x, x0, t, z: names["between"](x, x0, t)[0] + book["beta"][t].sqrt() * z  # noqa: E731
-    unrooted = lambda x, x0, t, z: names["between"](x, x0, t)[0] + names["between"](x, x0, t)[1] * z  # noqa: E731
-    assert "noise is not" in names["check_step"](wide) and "noise is not" in names["check_step"](unrooted)
-    assert "mean is wrong" in names["check_step"](lambda x, x0, t, z: x)
 
-    _, names = run_exercise(cells, book, "last")
-    assert "not yet" in names["check_last"](book["beta"][1].sqrt().item())
-    _, names = run_exercise(cells, book, "calls")
-    assert "not yet" in names["check_calls"](12_800, 12_800) and "12800" in names["check_calls"](200, 64)
+@pytest.mark.equation("eq-posterior")
+@pytest.mark.parametrize("t", [2, 60, 200])
+def test_the_step_back_is_bayes_rule_on_a_grid(book, t):
+    x0, x_t = torch.tensor([0.8, -0.3], dtype=torch.float64)
+    grid = torch.linspace(-8, 8, 400_001, dtype=torch.float64)
+    normal = torch.distributions.Normal
+    bar, step = book["alpha_bar"][t - 1], book["beta"][t]
+    p = normal(bar.sqrt() * x0, (1 - bar).sqrt()).log_prob(grid)
+    p = torch.softmax(p + normal((1 - step).sqrt() * grid, step.sqrt()).log_prob(x_t), 0)
+    mean, variance = book["between"](x_t, x0, t)
+    assert (p * grid).sum().item() == pytest.approx(mean.item(), abs=1e-8)
+    assert (p * (grid - mean).square()).sum().item() == pytest.approx(variance.item(), abs=1e-8)
 
 
 def test_the_misprint_fails_its_check(cells, book):
