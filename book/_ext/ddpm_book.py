@@ -1,5 +1,5 @@
 """What the theme cannot know: the repository's address, where MathJax comes from, how docstrings are written,
-what is in the results ledger.
+what is in the results ledger, which test checks which equation.
 
 Colab opens chapters from the branch `colab`, where their first cell names the repository that they were
 published from; the edit and source links go to `main`.
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import address as address_tool  # noqa: E402
+import equations  # noqa: E402
 
 BRANCH, COLAB_BRANCH = "main", "colab"
 # The parts of MathJax that a page may ask for; the whole package is 24 MB.
@@ -280,12 +281,35 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+def name_the_checks(app: Sphinx, doctree: nodes.document) -> None:
+    """After each numbered equation, a small mark that leads to the test that checks it."""
+    if app.builder.format != "html":
+        return
+    checked = equations.checks()
+    address = address_tool.current(ROOT).url
+    for formula in list(doctree.findall(nodes.math_block)):
+        found = checked.get(formula.get("label"), [])
+        if not found:
+            continue
+        first, names = found[0], ", ".join(check.name for check in found)
+        link = nodes.reference(
+            "",
+            "✓ checked",
+            refuri=f"{address}/blob/{BRANCH}/{first.file}#L{first.line}",
+            reftitle=f"{first.file}: {names}",
+            internal=False,
+        )
+        mark = nodes.paragraph("", "", link, classes=["equation-check"])
+        formula.parent.insert(formula.parent.index(formula) + 1, mark)
+
+
 def setup(app: Sphinx) -> dict:
     register_plugin("pybtex.style.formatting", "book", BookStyle)
     app.add_directive("ledger", Ledger)
     app.connect("config-inited", use_address)
     app.connect("html-page-context", colab_button_to_its_branch, priority=900)
     app.connect("build-finished", copy_mathjax)
+    app.connect("doctree-read", name_the_checks)
     app.connect("autodoc-process-docstring", process_docstring)
     return {
         "version": "1",
