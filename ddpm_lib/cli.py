@@ -602,6 +602,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     stored = evaluate.stored_rows(model, asked)
 
     labels = asked_labels(model, None, args.count)
+    if labels is not None and list(train.classes) == list(model.classes):
+        labels = evaluate.labels_like(train.labels, args.count)
     images = draw(
         model, args.count, labels, **how, seed=args.seed, eta=args.eta, progress=sys.stderr.isatty(),
         batch_size=args.batch_size,

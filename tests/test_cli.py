@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
-from ddpm_lib import checkpoint, cli, schedule
+from ddpm_lib import checkpoint, cli, evaluate, schedule
 from ddpm_lib.data import DATASETS, load_images
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.training import TrainConfig
@@ -536,6 +538,24 @@ def test_real_images_evaluated_as_samples_measure_as_real_ones(digits):
     rows = {row.name: row for row in evaluate.measure(train.images, train.labels, train, test, judge)}
     assert rows["nearest distance"].value == 0 and rows["coverage"].value == 1
     assert rows["Fréchet distance"].value == pytest.approx(0, abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any), st.integers(1, 200), st.randoms())
+def test_labels_are_asked_for_in_the_proportions_of_real_ones(often, count, chance):
+    real = torch.arange(len(often)).repeat_interleave(torch.tensor(often))
+    order = list(range(len(real)))
+    chance.shuffle(order)
+    asked = evaluate.labels_like(real[order], count)
+    exact = torch.tensor(often) * count / len(real)
+    assert len(asked) == count and ((asked.bincount(minlength=len(often)) - exact).abs() < 1).all()
+    # spread evenly: the first half holds half of each
+    first = asked[: count // 2].bincount(minlength=len(often))
+    assert ((first - exact / 2).abs() <= 2).all()
+
+
+def test_as_many_of_each_where_real_ones_are():
+    asked = evaluate.labels_like(torch.arange(30) % 10, 40)
+    assert asked.tolist() == [*range(10)] * 4
 
 
 def test_evaluate_bounds_the_bits_of_test_images(tmp_path, capsys, trained, quick):
