@@ -1,0 +1,73 @@
+const names = Object.keys(data.tracks);
+const tracks = Object.fromEntries(names.map(name => [name, unpack(data.tracks[name], Int16Array)]));
+const frames = data.steps.length, { count, scale, limit } = data;
+const followed = Array.from({ length: Math.min(9, count) }, (_, i) => Math.floor((i + 0.5) * count / Math.min(9, count)));
+const state = { name: names[0], paths: false };
+
+const at = (frame, point, axis) => tracks[state.name][(frame * count + point) * 2 + axis] * scale;
+const canvas = h("canvas", { class: "cloud", role: "img", "aria-label": data.alt });
+const position = slider("step", "t", 0, frames - 1, 1, 0, i => [data.steps[i], `t = ${data.steps[i]}`]);
+const play = h("button", { type: "button", "data-input": "play" });
+const meanSquare = number("mean square", 3);
+
+const tinted = hex => isDark() ? `color-mix(in srgb, ${hex} 62%, white)` : hex;
+const redraw = sharp(canvas, (context, width, height) => {
+  const frame = +position.input.value, px = width / (2 * limit);
+  const x = (i, f = frame) => width / 2 + at(f, i, 0) * px, y = (i, f = frame) => height / 2 - at(f, i, 1) * px;
+  const tint = i => data.colours ? tinted(data.colours[i]) : colour("data");
+  const size = Math.max(1.3, width / (count > 500 ? 260 : 190));
+  for (let i = 0; i < count; i++) {
+    context.globalAlpha = state.paths ? 0.45 : 1;
+    context.fillStyle = tint(i);
+    context.beginPath();
+    context.arc(x(i), y(i), size, 0, 7);
+    context.fill();
+  }
+  if (!state.paths) return;
+  context.lineJoin = "round";
+  for (const i of followed) {
+    context.globalAlpha = 0.8;
+    context.strokeStyle = context.fillStyle = tint(i);
+    context.lineWidth = 1.4;
+    context.beginPath();
+    for (let f = 0; f <= frame; f++) context.lineTo(x(i, f), y(i, f));
+    context.stroke();
+    context.globalAlpha = 1;
+    context.beginPath();
+    context.arc(x(i), y(i), 2.2 * size, 0, 7);
+    context.fill();
+  }
+});
+const show = () => {
+  position.input.refresh();
+  const frame = +position.input.value;
+  let sum = 0;
+  for (let i = 0; i < count; i++) sum += at(frame, i, 0) ** 2 + at(frame, i, 1) ** 2;
+  meanSquare.show(sum / (2 * count));
+  redraw();
+};
+
+let timer = null;
+const stop = () => { clearInterval(timer); timer = null; play.textContent = "▶ play"; };
+const advance = stride => {
+  if (!root.isConnected || +position.input.value >= frames - 1) return stop();
+  position.input.value = +position.input.value + stride;
+  show();
+};
+play.onclick = () => {
+  if (timer) return stop();
+  if (+position.input.value >= frames - 1) { position.input.value = 0; show(); }
+  // Who asked for less motion gets a few stills, one a second.
+  timer = calm() ? setInterval(advance, 1000, Math.ceil(frames / 8)) : setInterval(advance, Math.max(60, 6000 / frames), 1);
+  play.textContent = "❚❚ pause";
+};
+position.input.oninput = () => { stop(); show(); };
+stop();
+
+const options = [tick("paths", "paths", on => { state.paths = on; redraw(); }), h("span", {}, "mean square ", meanSquare)];
+if (names.length > 1) options.unshift(radios("", "track", names.map(name => [name, name]), names[0], name => {
+  state.name = name;
+  say(name);
+  show();
+}));
+start([canvas, h("div", { class: "row" }, play, position.box), h("div", { class: "row centre" }, ...options)], show);

@@ -1,0 +1,466 @@
+"""Interactive figures: self-contained HTML that needs no kernel and no network, each with a still picture.
+
+Each kind of figure is one file of JavaScript in figure_scripts/, which draws what Python gives it. A
+figure shows itself as the last expression of a cell, on a page, in Jupyter, VS Code and Colab; where
+scripts do not run, its picture remains. matplotlib and latex2mathml are imported when one is made.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import hashlib
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .chain import CHAINS
+from .denoiser import coefficients
+from .plotting import COLOURS, draw_points, image_grid
+from .schedule import Schedule
+from .toy import FiniteSet
+
+LARGEST_FIGURE = 300_000
+"""Bytes of HTML that a figure may take, so that a page stays quick to load."""
+AGREE = 1e-6
+"""How far, relative to the larger, the two sides of a line of a derivation may lie apart."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An interactive figure. html: all of it, with its picture inside. png: that picture. alt: what it shows, in words."""
+
+    html: str = field(repr=False)
+    png: bytes = field(repr=False)
+    alt: str
+
+    def _repr_mimebundle_(self, **_) -> dict[str, str]:
+        return {
+            "text/html": self.html,
+            "image/png": base64.b64encode(self.png).decode(),
+            "text/plain": self.alt,
+        }
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a derivation.
+
+    tex: an equation in LaTeX, on one line, without dollars. words: why it follows from the line before; what
+    stands in them between dollars is LaTeX too. left, right: its two sides at some numbers, computed in
+    two ways, to be shown side by side; both or none.
+    """
+
+    tex: str
+    words: str
+    left: float | None = None
+    right: float | None = None
+
+    def __post_init__(self):
+        if (self.left is None) != (self.right is None):
+            raise ValueError(f"give both sides of {self.tex!r} or none")
+        if self.left is not None and not (math.isfinite(self.left) and math.isfinite(self.right)):
+            raise ValueError(f"the sides of {self.tex!r} must be finite, got {self.left} and {self.right}")
+
+
+def scrubber(
+    tracks: Mapping[str, Tensor],
+    steps: Sequence[int],
+    colours: Tensor | None = None,
+    limit: float = 3.0,
+    alt: str = "A cloud of points in the plane, step by step, with a slider for the step.",
+    caption: str = "",
+) -> Figure:
+    """Stored paths of points, to step through by slider or play button; radio buttons choose among tracks.
+
+    tracks: name -> (S, N, 2), where N points are at S steps; the same S and N in each. steps: the t of each
+    frame, S whole numbers. colours: (N, 3) shares of red, green and blue (plotting.place_colours); by default
+    the colour of data. limit: the square [-limit, limit]^2 is shown. alt: what the figure shows, for those who
+    cannot see it. caption: printed below; what stands between dollars is LaTeX.
+
+    Raises ValueError if shapes do not fit or the figure would take more than 300 kB: two tracks of 300 points
+    at 60 steps take 245.
+    """
+    shapes = {name: tuple(track.shape) for name, track in tracks.items()}
+    shape = next(iter(shapes.values()), ())
+    if len(shape) != 3 or shape[2] != 2 or set(shapes.values()) != {shape} or shape[0] != len(steps):
+        raise ValueError(
+            f"tracks must all be (S, N, 2) with S = {len(steps)}, one for each step; got {shapes}"
+        )
+    if colours is not None and colours.shape != (shape[1], 3):
+        raise ValueError(f"colours must be ({shape[1]}, 3), one for each point; got {tuple(colours.shape)}")
+    largest = max(float(track.abs().max()) for track in tracks.values())
+    if not math.isfinite(largest):
+        raise ValueError("tracks must be finite, and some entries are inf or nan")
+    scale = math.ceil(largest + 1e-9) / 32767
+    tints = None if colours is None else [_hex(colour) for colour in colours.tolist()]
+    shown = torch.linspace(0, len(steps) - 1, min(6, len(steps))).round().long().tolist()
+    small = [draw_points(track[i].cpu(), colours, 110, limit) for track in tracks.values() for i in shown]
+    still = image_grid(torch.stack(small).permute(0, 3, 1, 2), len(shown))
+    data = {
+        "steps": [int(step) for step in steps],
+        "tracks": {
+            name: _packed((track.double().cpu().numpy() / scale).round().astype("<i2"))
+            for name, track in tracks.items()
+        },
+        "scale": scale,
+        "count": shape[1],
+        "colours": tints,
+        "limit": limit,
+    }
+    return _figure("scrubber", data, _picture(still.numpy()), alt, caption)
+
+
+def schedule_designer(
+    image: Tensor,
+    alt: str = "Controls for a noise schedule, its curves, and a picture at eight steps under it.",
+    caption: str = "",
+) -> Figure:
+    """Choose a family of schedules and its parameters; see alpha_bar, log-SNR, a noised image, and what is left at T.
+
+    image: uint8 (C, H, W), C 1 or 3, at most 64 pixels wide and high. The tables are those of chain.CHAINS, and
+    of chain.rescale_zero_terminal; "scaled linear" has the square roots of beta at equal steps (Rombach
+    et al. 2021, arXiv 2112.10752, in the code). alt, caption: as in scrubber.
+    """
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3) or max(image.shape) > 64:
+        raise ValueError(
+            f"image must be uint8 (C, H, W), C 1 or 3, at most 64 pixels a side; got {tuple(image.shape)} {image.dtype}"
+        )
+    channels, height, width = image.shape
+    packed = _packed(image.permute(1, 2, 0).cpu().numpy())
+    data = {"image": packed, "width": width, "height": height, "channels": channels}
+    return _figure("schedule_designer", data, _drawn(_families(image), (7.2, 4.0)), alt, caption)
+
+
+def hover_weights(
+    points: Tensor,
+    schedule: Schedule,
+    steps: Sequence[float],
+    alt: str = "Points in the plane, each as large as its weight in the best guess for a probe.",
+    caption: str = "",
+) -> Figure:
+    """Move a probe x_t over the plane and see the perfect denoiser of a finite data set at work.
+
+    points: (N, 2), the data, N at most 400. steps: the times of the slider: whole numbers t in 0..T if schedule is
+    the table of a chain of T steps, else numbers in [0, 1]. Each point is drawn as large as its weight, the
+    chance that it made x_t (toy.FiniteSet(points).posterior); their mean is joined to the probe.
+    alt, caption: as in scrubber.
+    """
+    if points.ndim != 2 or points.shape[1] != 2 or not 1 <= len(points) <= 400:
+        raise ValueError(f"points must be (N, 2) with N from 1 to 400, got {tuple(points.shape)}")
+    points = points.float().cpu()
+    limit = _short(max(2.5, 1.25 * float(points.abs().max())), 2)
+    middle = (len(steps) - 1) // 2
+    a, s = schedule.signal_noise(_times(steps, schedule))
+    probe = torch.tensor([0.35, 0.25])
+    data = {
+        "points": _packed(points.numpy().astype("<f4")),
+        "times": [_number(step) for step in steps],
+        "signal": [_short(value) for value in a.tolist()],
+        "noise": [_short(value) for value in s.tolist()],
+        "first": middle,
+        "probe": [round(value, 2) for value in (limit * probe).tolist()],
+        "limit": limit,
+    }
+    time = float(_times(steps, schedule)[middle])
+    png = _drawn(_weights(points, limit * probe, schedule, time, limit, steps[middle]), (4.4, 4.4))
+    return _figure("hover_weights", data, png, alt, caption)
+
+
+def derivation(
+    steps: Sequence[Line],
+    alt: str = "A derivation, line by line, each with its reason and a numeric check.",
+    caption: str = "",
+) -> Figure:
+    """A derivation to walk through, one line after another, by buttons or arrow keys.
+
+    steps: the lines. Where a line has its two sides as numbers, both are shown, with "agree", or with
+    "DISAGREE" if they lie more than 1e-6 apart, relative to the larger. What is new in a line is coloured.
+    alt, caption: as in scrubber. Raises ValueError for LaTeX that cannot be converted.
+    """
+    if not steps:
+        raise ValueError("a derivation needs at least one Line")
+    marked = _marked([_mathml(line.tex, "block") for line in steps])
+    lines = [
+        {"math": mathml, "words": _prose(line.words)}
+        | ({} if line.left is None else {"left": _short(line.left), "right": _short(line.right)})
+        for mathml, line in zip(marked, steps, strict=True)
+    ]
+    png = _drawn(_written(steps), (7.2, 0.2 + 0.75 * len(steps)))
+    return _figure("derivation", {"lines": lines}, png, alt, caption)
+
+
+def converter(
+    schedule: Schedule,
+    alt: str = "One network output under five names, with sliders for t, x_t and one of the five.",
+    caption: str = "",
+) -> Figure:
+    """For one pixel: choose x_t, t and one of eps, x_0, v, score and velocity, and see all five, and what an
+    error of 0.1 in the chosen one becomes in each.
+
+    schedule: its signal and noise at 100 times are used. The names are those of denoiser.TARGETS ("flow" is the
+    velocity), with score = -eps / s. alt, caption: as in scrubber.
+    """
+    count = schedule.steps or 1000
+    steps = sorted({max(1, round(i * count / 100)) for i in range(101)})
+    a, s = schedule.signal_noise(torch.tensor(steps, dtype=torch.float64) / count)
+    pairs = {name: coefficients(name, a, s) for name in ("eps", "x0", "v", "flow")}
+    pairs["score"] = torch.zeros_like(s), -1 / s
+    data = {
+        "times": steps if schedule.steps else [step / count for step in steps],
+        "signal": [_short(value) for value in a.tolist()],
+        "noise": [_short(value) for value in s.tolist()],
+        "quantities": {
+            name: {
+                "symbol": symbol,
+                "text": text,
+                "p": [_short(value) for value in pairs[name][0].tolist()],
+                "q": [_short(value) for value in pairs[name][1].tolist()],
+            }
+            for name, (symbol, text) in QUANTITIES.items()
+        },
+    }
+    growth = {name: (a * q - s * p).abs() for name, (p, q) in pairs.items()}
+    return _figure("converter", data, _drawn(_growth(steps, growth), (7.2, 3.2)), alt, caption)
+
+
+QUANTITIES = {
+    "eps": ("ε", "the noise"),
+    "x0": ("x₀", "the clean pixel"),
+    "v": ("v", "a ε − s x₀"),
+    "score": ("∇", "score, −ε / s"),
+    "flow": ("u", "velocity, ε − x₀"),
+}
+"""The symbol of each quantity of the converter, and what it is."""
+
+
+def _figure(kind: str, data: dict, png: bytes, alt: str, caption: str) -> Figure:
+    if not alt.strip():
+        raise ValueError("a figure needs alt: say in words what it shows, for those who cannot see it")
+    # "<" would let a text end the script.
+    stored = json.dumps(data | {"alt": alt}, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    key = f"{kind}-{hashlib.sha256((kind + stored + caption).encode()).hexdigest()[:12]}"
+    script = f'(() => {{\nconst key = "{key}", data = {stored};\n{_source("common.js")}{_source(f"{kind}.js")}}})();'
+    picture = base64.b64encode(png).decode()
+    page = (
+        f'<figure class="ddpm-figure" data-ddpm-figure="{key}">\n'
+        f'<img src="data:image/png;base64,{picture}" alt="{html.escape(alt)}">\n'
+        f"<style>\n{_style()}</style>\n"
+        f"<figcaption>{_prose(caption)}</figcaption>\n<script>{script}</script>\n</figure>"
+    )
+    if (size := len(page.encode())) > LARGEST_FIGURE:
+        raise ValueError(f"this figure takes {size / 1e3:.0f} kB of 300: use {LIGHTER[kind]}")
+    return Figure(page, png, alt)
+
+
+LIGHTER = {
+    "scrubber": "fewer points, steps or tracks",
+    "schedule_designer": "a smaller image",
+    "hover_weights": "fewer points or steps",
+    "derivation": "fewer lines",
+    "converter": "a shorter caption",
+}
+"""What makes a figure of each kind lighter."""
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath("figure_scripts", name).read_text(encoding="utf-8")
+
+
+def _style() -> str:
+    style = _source("common.css")
+    for name, colour in COLOURS.items():
+        style = style.replace(f"@{name}@", colour)
+    return style
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _short(value: float, digits: int = 12) -> float:
+    """To so many digits: the last ones differ between processors, and stored outputs should not."""
+    return float(f"{value:.{digits}g}")
+
+
+def _number(value: float) -> int | float:
+    return int(value) if float(value).is_integer() else _short(float(value), 6)
+
+
+def _hex(shares: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * share):02x}" for share in shares)
+
+
+def _times(steps: Sequence[float], schedule: Schedule) -> Tensor:
+    times = torch.tensor([float(step) for step in steps], dtype=torch.float64) / (schedule.steps or 1)
+    if not len(times) or not ((times >= 0) & (times <= 1)).all():
+        allowed = f"whole numbers in 0..{schedule.steps}" if schedule.steps else "numbers in [0, 1]"
+        raise ValueError(
+            f"steps of the {schedule.name!r} schedule must be {allowed}, at least one; got {steps}"
+        )
+    return times
+
+
+# LaTeX to MathML, which browsers draw without a script
+
+
+def _mathml(tex: str, display: str) -> str:
+    from latex2mathml.converter import convert
+
+    if "&" in tex or "\\\\" in tex:
+        raise ValueError(f"one equation on one line, please, not an array of them: {tex!r}")
+    try:
+        mathml = convert(tex, display=display)
+    except Exception as error:
+        raise ValueError(f"cannot convert {tex!r} to MathML: {error!r}") from error
+    # It leaves commands that it does not know as they are.
+    if unknown := re.search(r"\\[A-Za-z]+", mathml):
+        raise ValueError(f"cannot convert {unknown[0]} in {tex!r} to MathML: write it in plainer LaTeX")
+    return mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+
+
+def _prose(text: str) -> str:
+    """Text as HTML, with the LaTeX between dollars as MathML."""
+    parts = re.split(r"\$(.+?)\$", text)
+    return "".join(
+        _mathml(part, "inline") if i % 2 else html.escape(part, quote=False) for i, part in enumerate(parts)
+    )
+
+
+LEAF = re.compile(r"<(mi|mn|mo)\b([^>]*)>([^<]*)</\1>")
+
+
+def _marked(formulas: Sequence[str]) -> list[str]:
+    """The formulas, with class "new" on the letters, numbers and signs that the one before does not have.
+    Where more than half would be new, nothing is marked: it is then another formula."""
+    marked, before = [], None
+    for formula in formulas:
+        leaves = [match[3] for match in LEAF.finditer(formula)]
+        new: set[int] = set()
+        if before is not None:
+            blocks = difflib.SequenceMatcher(None, before, leaves, autojunk=False).get_matching_blocks()
+            new = set(range(len(leaves))) - {
+                i for _, start, size in blocks for i in range(start, start + size)
+            }
+        if len(new) > len(leaves) / 2:
+            new = set()
+        count = iter(range(len(leaves)))
+
+        def mark(match: re.Match, count=count, new=new) -> str:
+            kind = ' class="new"' if next(count) in new else ""
+            return f"<{match[1]}{kind}{match[2]}>{match[3]}</{match[1]}>"
+
+        marked.append(LEAF.sub(mark, formula))
+        before = leaves
+    return marked
+
+
+# The still pictures
+
+
+def _picture(pixels: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) as a PNG of 64 colours."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).quantize(64).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _drawn(draw: Callable, size: tuple[float, float]) -> bytes:
+    """What draw(figure) draws, in matplotlib's own style, whatever the chapter has set."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Drawing
+
+    with mpl.rc_context(mpl.rcParamsDefault):
+        mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+        drawing = Drawing(figsize=size, dpi=96, layout="constrained")
+        draw(drawing)
+        canvas = FigureCanvasAgg(drawing)
+        canvas.draw()
+        return _picture(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _families(image: Tensor) -> Callable:
+    def draw(drawing):
+        grid = drawing.add_gridspec(2, 2, height_ratios=(2, 1))
+        bars = {name: make(1000).alpha_bar[1:] for name, make in CHAINS.items()}
+        titles = "$\\bar\\alpha$, the image's share of the variance", "log-SNR"
+        for column, value in enumerate((lambda bar: bar, lambda bar: torch.logit(bar))):
+            ax = drawing.add_subplot(grid[0, column])
+            for name, bar in bars.items():
+                ax.plot(value(bar).clamp(-12, 12), label=name)
+            ax.set(title=titles[column], xlabel="t")
+        ax.legend()
+        generator = torch.Generator().manual_seed(0)
+        eps = torch.randn(image.shape, generator=generator)
+        chain = CHAINS["linear"](1000)
+        x0 = image.cpu().float() / 127.5 - 1
+        noised = torch.stack([chain.add_noise(x0, round(i * 1000 / 7), eps) for i in range(8)])
+        ax = drawing.add_subplot(grid[1, :])
+        ax.imshow(image_grid(noised, 8).numpy(), interpolation="nearest")
+        ax.axis("off")
+
+    return draw
+
+
+def _weights(points: Tensor, probe: Tensor, schedule: Schedule, time: float, limit: float, step) -> Callable:
+    def draw(drawing):
+        world = FiniteSet(points)
+        weight = world.posterior(probe[None], schedule, time)[0]
+        mean = world.denoiser(schedule)(probe[None], time)[0]
+        ax = drawing.add_subplot()
+        opacity = (0.15 + 0.85 * (weight / weight.max()).sqrt()).tolist()
+        ax.scatter(*points.T, s=(6 + 300 * weight).tolist(), c=COLOURS["data"], alpha=opacity, linewidths=0)
+        ax.plot([probe[0], mean[0]], [probe[1], mean[1]], color=COLOURS["prediction"])
+        ax.plot(*probe, "o", color=COLOURS["noise"], label="probe")
+        ax.plot(*mean, "D", color=COLOURS["prediction"], label="posterior mean")
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", title=f"t = {_number(step)}")
+        ax.legend(loc="lower right")
+
+    return draw
+
+
+def _written(steps: Sequence[Line]) -> Callable:
+    def draw(drawing):
+        from matplotlib.mathtext import MathTextParser
+
+        drawing.set_layout_engine("none")
+        parser, rows = MathTextParser("path"), len(steps)
+        height = 1 / (rows + 0.25)
+        for i, line in enumerate(steps):
+            tex = f"${line.tex}$"
+            try:
+                width = parser.parse(tex, dpi=72)[0] / 72 * 13 / 12
+            except ValueError:  # mathtext knows less LaTeX than we do: then its source
+                tex, width = line.tex.replace("$", r"\$"), 7
+            top = 1 - (i + 0.15) * height
+            drawing.text(0.02, top, tex, fontsize=13 * min(1, 6.9 / width), va="top")
+            words = re.sub(r"\$(.+?)\$", lambda match: match[1].replace("\\", ""), line.words)
+            drawing.text(0.02, top - 0.6 * height, words, fontsize=9, va="top", color="#555555")
+
+    return draw
+
+
+def _growth(steps: Sequence[int], growth: Mapping[str, Tensor]) -> Callable:
+    def draw(drawing):
+        share = torch.tensor(steps) / steps[-1]
+        left, right = drawing.subplots(1, 2, sharey=True)
+        for ax, chosen in ((left, "eps"), (right, "v")):
+            for name in QUANTITIES:
+                ratio = (growth[name] / growth[chosen]).clamp(1e-3, 1e4)
+                ax.plot(share, ratio, label=name, ls="--" if name == chosen else "-")
+            ax.set(yscale="log", xlabel="t / T", title=f"how an error in {chosen} grows")
+        right.legend()
+
+    return draw
