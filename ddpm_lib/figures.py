@@ -237,8 +237,8 @@ QUANTITIES = {
     "eps": ("ε", "the noise"),
     "x0": ("x₀", "the clean pixel"),
     "v": ("v", "a ε − s x₀"),
-    "score": ("∇", "score, −ε / s"),
-    "flow": ("u", "velocity, ε − x₀"),
+    "score": ("score", "−ε / s"),
+    "flow": ("velocity", "ε − x₀"),
 }
 """The symbol of each quantity of the converter, and what it is."""
 
@@ -258,7 +258,9 @@ def _figure(kind: str, data: dict, png: bytes, alt: str, caption: str) -> Figure
         f"<figcaption>{_prose(caption)}</figcaption>\n<script>{script}</script>\n</figure>"
     )
     if (size := len(page.encode())) > LARGEST_FIGURE:
-        raise ValueError(f"this figure takes {size / 1e3:.0f} kB of 300: use {LIGHTER[kind]}")
+        raise ValueError(
+            f"this figure takes {size / 1e3:.0f} kB of {LARGEST_FIGURE / 1e3:.0f}: use {LIGHTER[kind]}"
+        )
     return Figure(page, png, alt)
 
 
@@ -313,27 +315,36 @@ def _times(steps: Sequence[float], schedule: Schedule) -> Tensor:
 # LaTeX to MathML, which browsers draw without a script
 
 
-def _mathml(tex: str, display: str) -> str:
+def _mathml(tex: str, display: str = "inline") -> str:
     from latex2mathml.converter import convert
 
     if "&" in tex or "\\\\" in tex:
         raise ValueError(f"one equation on one line, please, not an array of them: {tex!r}")
+    bare = re.sub(r"\\[{}]", "", tex)
+    if bare.count("{") != bare.count("}"):
+        raise ValueError(f"cannot convert {tex!r} to MathML: its braces do not match")
     try:
-        mathml = convert(tex, display=display)
+        mathml = convert(re.sub(r"\\[lr]Vert(?![a-zA-Z])", r"\\|", tex), display=display)
     except Exception as error:
         raise ValueError(f"cannot convert {tex!r} to MathML: {error!r}") from error
     # It leaves commands that it does not know as they are.
     if unknown := re.search(r"\\[A-Za-z]+", mathml):
         raise ValueError(f"cannot convert {unknown[0]} in {tex!r} to MathML: write it in plainer LaTeX")
+    # "log x" needs the space that TeX puts there.
+    mathml = re.sub(
+        r"(?<!<msub>)(?<!<msup>)(?<!<msubsup>)(<mi>(?:log|exp|ln|sin|cos|tr|det|max|min)</mi>)(?=<m(?!o|space))",
+        r'\1<mspace width="0.167em" />',
+        mathml,
+    )
+    # A block would stand in the middle; ours begins at the left, with the same large sums and fractions.
+    mathml = mathml.replace('display="block"', 'displaystyle="true"', 1)
     return mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
 
 
 def _prose(text: str) -> str:
     """Text as HTML, with the LaTeX between dollars as MathML."""
     parts = re.split(r"\$(.+?)\$", text)
-    return "".join(
-        _mathml(part, "inline") if i % 2 else html.escape(part, quote=False) for i, part in enumerate(parts)
-    )
+    return "".join(_mathml(part) if i % 2 else html.escape(part, quote=False) for i, part in enumerate(parts))
 
 
 LEAF = re.compile(r"<(mi|mn|mo)\b([^>]*)>([^<]*)</\1>")
@@ -431,23 +442,39 @@ def _weights(points: Tensor, probe: Tensor, schedule: Schedule, time: float, lim
     return draw
 
 
+# How matplotlib, which knows less LaTeX than we do, writes the same.
+SIMPLER = {
+    r"\\le(?![a-zA-Z])": r"\\leq",
+    r"\\ge(?![a-zA-Z])": r"\\geq",
+    r"\\[bB]igg?[lrm]?(?![a-zA-Z])": "",
+    r"\\[td]frac": r"\\frac",
+    r"\\frac(\d)(\d)": r"\\frac{\1}{\2}",
+    r"\\mathcal ?([A-Z])": r"\\mathcal{\1}",
+    r"\\[lr]Vert": r"\\|",
+}
+
+
 def _written(steps: Sequence[Line]) -> Callable:
     def draw(drawing):
         from matplotlib.mathtext import MathTextParser
 
         drawing.set_layout_engine("none")
-        parser, rows = MathTextParser("path"), len(steps)
-        height = 1 / (rows + 0.25)
-        for i, line in enumerate(steps):
-            tex = f"${line.tex}$"
+        parser, height = MathTextParser("path"), 1 / (len(steps) + 0.25)
+
+        def write(text: str, top: float, size: float, colour: str) -> None:
+            for pattern, simple in SIMPLER.items():
+                text = re.sub(pattern, simple, text)
             try:
-                width = parser.parse(tex, dpi=72)[0] / 72 * 13 / 12
-            except ValueError:  # mathtext knows less LaTeX than we do: then its source
-                tex, width = line.tex.replace("$", r"\$"), 7
+                width = parser.parse(text, dpi=72)[0] * size / 12 / 72
+            except ValueError:  # then its source, which needs no parser
+                text, width = text.replace("$", ""), 0.007 * len(text) * size
+            size *= min(1, 0.95 * drawing.get_figwidth() / width)
+            drawing.text(0.02, top, text, fontsize=size, va="top", color=colour)
+
+        for i, line in enumerate(steps):
             top = 1 - (i + 0.15) * height
-            drawing.text(0.02, top, tex, fontsize=13 * min(1, 6.9 / width), va="top")
-            words = re.sub(r"\$(.+?)\$", lambda match: match[1].replace("\\", ""), line.words)
-            drawing.text(0.02, top - 0.6 * height, words, fontsize=9, va="top", color="#555555")
+            write(f"${line.tex}$", top, 13, "black")
+            write(line.words or " ", top - 0.6 * height, 9, "#555555")
 
     return draw
 

@@ -16,14 +16,14 @@ const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag
 const s = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 const move = (node, attributes) => fill(node, attributes, []);
 
+// So many significant digits.
 const short = (value, digits = 4) => {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "undefined" : value < 0 ? "−∞" : "∞";
-  const size = Math.abs(value);
-  let text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(digits - 2)
-    : value.toFixed(Math.max(0, Math.min(digits, digits - 1 - Math.floor(Math.log10(size || 1)))));
-  text = text.replace(/e([+-])(\d+)$/, (_, sign, power) => " × 10" + (sign + power).replace(/[+-]|\d/g, c =>
-    c === "+" ? "" : c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
-  return text.replace("-", "−");
+  if (value === 0) return "0";
+  const size = Math.abs(value), text = size < 1e-3 || size >= 1e5 ? value.toExponential(digits - 1)
+    : value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
+  return text.replace(/e([+-])(\d+)$/, (_, sign, power) => " × 10" + (sign + power).replace(/[+-]|\d/g, c =>
+    c === "+" ? "" : c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).replace("-", "−");
 };
 // A number on show: short to read, with all its digits in data-value.
 const number = (name, digits = 4) => {
@@ -31,13 +31,15 @@ const number = (name, digits = 4) => {
   node.show = (value, text = short(value, digits)) => { node.textContent = text; node.dataset.value = value; return text; };
   return node;
 };
+// x_t is written with a low t.
+const titled = text => { const [base, low] = text.split("_"); return h("span", {}, base, ...(low ? [h("sub", {}, low)] : [])); };
 // told: what a position of the slider means, [number, text].
-const slider = (label, name, min, max, step, value, told = position => [position, short(position)]) => {
+const slider = (label, name, min, max, step, value, told = position => [position, `${position}`.replace("-", "−")]) => {
   const input = h("input", { type: "range", min, max, step, value, "aria-label": label, "data-input": name });
   const shown = number(name);
   input.refresh = () => input.setAttribute("aria-valuetext", shown.show(...told(+input.value)));
   input.refresh();
-  return { input, box: h("label", { class: "slider" }, h("span", {}, label), input, shown) };
+  return { input, box: h("label", { class: "df-slider" }, titled(label), input, shown) };
 };
 const radios = (legend, name, choices, chosen, changed) => {
   const group = "ddpm-" + Math.random();
@@ -55,7 +57,7 @@ const tick = (text, name, changed) => {
 };
 
 const stage = h("div", { class: "ddpm-stage", role: "group", "aria-label": data.alt, "data-lm-suppress-shortcuts": "true" });
-const heard = h("div", { class: "heard", "aria-live": "polite" });
+const heard = h("div", { class: "df-heard", "aria-live": "polite" });
 let waiting;
 const say = text => { clearTimeout(waiting); waiting = setTimeout(() => { heard.textContent = text; }, 500); };
 
@@ -77,10 +79,13 @@ const sharp = (canvas, draw) => {
   new ResizeObserver(redraw).observe(canvas);
   return redraw;
 };
-// Dark is what the page's own text says it is: light letters.
+// Dark is where the page writes in light letters, whatever theme it calls that.
+const ink = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 const seeTheme = redraw => {
   const look = () => {
-    const [red, green, blue] = getComputedStyle(root).color.match(/[\d.]+/g).map(Number);
+    ink.fillStyle = getComputedStyle(root.parentElement ?? root).color;
+    ink.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = ink.getImageData(0, 0, 1, 1).data;
     root.classList.toggle("ddpm-dark", 0.3 * red + 0.6 * green + 0.1 * blue > 140);
     redraw();
   };

@@ -6,13 +6,13 @@ const time = slider("t", "t", 0, data.times.length - 1, 1, middle, i => [data.ti
 const noisy = slider("x_t", "x_t", -3, 3, 0.01, 0.2);
 const value = slider("ε", "value", -1, 1, "any", 0, () => [state.value, short(state.value)]);
 const numbers = { signal: number("signal"), noise: number("noise") };
-const note = h("div", { class: "note", "data-name": "note" });
+const note = h("div", { class: "df-note", "data-name": "note" });
 
 const world = () => {
   const i = +time.input.value, a = data.signal[i], b = data.noise[i];
   const pair = name => [data.quantities[name].p[i], data.quantities[name].q[i]];
   const det = name => { const [p, q] = pair(name); return a * q - b * p; };
-  return { a, b, pair, det, reach: name => name === "score" ? 4 / b : name === "flow" ? 6 : 4 };
+  return { a, b, pair, det, reach: name => name === "score" ? 3 / b : name === "flow" ? 5 : 3 };
 };
 // All five, given x_t and the chosen one. Without signal, x_t is all noise and x0 is anybody's guess.
 const solve = ({ a, b, pair, det }) => {
@@ -28,11 +28,11 @@ const solve = ({ a, b, pair, det }) => {
 
 const rows = Object.fromEntries(names.map(name => {
   const { symbol, text } = data.quantities[name];
-  const marker = h("i", { class: "marker" }), band = h("i", { class: "band" }), ends = h("span", { class: "ends" });
-  const line = h("div", { class: "line", "aria-hidden": "true" }, ...(name === "x0" ? [h("i", { class: "home" })] : []), band, marker, ends);
+  const marker = h("i", { class: "df-marker" }), band = h("i", { class: "df-band" }), ends = [h("span", { class: "df-end" }), h("span", { class: "df-end" })];
+  const line = h("div", { class: "df-line", "aria-hidden": "true" }, ...(name === "x0" ? [h("i", { class: "df-home" })] : []), band, marker, ...ends);
   const shown = number(name), grown = number("error " + name);
-  const box = h("div", { class: "quantity", "data-quantity": name },
-    h("b", {}, symbol), h("span", { class: "faint small" }, text), line, h("span", { class: "figure" }, shown), h("span", { class: "figure" }, grown));
+  const box = h("div", { class: "df-quantity", "data-quantity": name },
+    h("b", {}, symbol), h("span", { class: "df-faint df-small" }, text), line, h("span", { class: "df-figure" }, shown), h("span", { class: "df-figure" }, grown));
   return [name, { marker, band, ends, shown, grown, box }];
 }));
 
@@ -52,13 +52,13 @@ const show = () => {
     const growth = blind ? (lost ? Infinity : NaN) : Math.abs(now.det(name) / now.det(state.chosen)) * error;
     shown.show(all[name], lost ? "undefined: signal is 0" : short(all[name]));
     grown.show(growth, lost ? "∞" : blind ? "set by x_t" : "± " + short(growth, 3));
-    box.classList.toggle("chosen", name === state.chosen);
-    box.classList.toggle("lost", lost);
-    ends.textContent = `± ${short(limit, 2)}`;
+    box.classList.toggle("df-chosen", name === state.chosen);
+    box.classList.toggle("df-lost", lost);
+    ends.forEach((end, i) => { end.textContent = (i ? "" : "−") + +limit.toPrecision(2); });
     marker.hidden = band.hidden = lost;
     if (lost) continue;
     marker.style.left = at(all[name]) + "%";
-    marker.classList.toggle("off", Math.abs(all[name]) > limit);
+    marker.classList.toggle("df-off", Math.abs(all[name]) > limit);
     const [from, to] = blind ? [0, 0] : [at(all[name] - growth), at(all[name] + growth)];
     Object.assign(band.style, { left: from + "%", width: to - from + "%" });
   }
@@ -70,16 +70,16 @@ time.input.oninput = noisy.input.oninput = show;
 value.input.oninput = () => { state.value = +value.input.value; show(); };
 
 start([
-  h("div", { class: "row" }, radios("the network says", "chosen", names.map(name => [name, data.quantities[name].symbol]), state.chosen, name => {
+  h("div", { class: "df-row" }, radios("the network says", "chosen", names.map(name => [name, data.quantities[name].symbol]), state.chosen, name => {
     const { all } = solve(world());
     state.chosen = name;
     state.value = Number.isFinite(all[name]) ? all[name] : 0;
     show();
   })),
-  h("div", { class: "row" }, value.box, noisy.box, time.box),
-  h("div", { class: "row" }, h("span", {}, "signal a ", numbers.signal), h("span", {}, "noise s ", numbers.noise)),
-  h("div", { class: "quantities" },
-    h("div", { class: "quantity heads faint small" }, h("span"), h("span"), h("span"), h("span", {}, "value"), h("span", {}, `error of ${error} becomes`)),
+  h("div", { class: "df-row" }, value.box, noisy.box, time.box),
+  h("div", { class: "df-row" }, h("span", {}, "signal a ", numbers.signal), h("span", {}, "noise s ", numbers.noise)),
+  h("div", { class: "df-quantities" },
+    h("div", { class: "df-quantity df-heads df-faint" }, h("span"), h("span"), h("span"), h("span", {}, "value"), h("span", {}, `error of ${error} becomes`)),
     ...Object.values(rows).map(({ box }) => box)),
   note,
 ], show);

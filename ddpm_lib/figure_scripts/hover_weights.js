@@ -8,12 +8,12 @@ const points = Array.from({ length: count }, (_, i) => s("circle", { cx: px(flat
 const shrunk = Array.from({ length: count }, () => s("circle", { r: 1, fill: "currentColor", opacity: 0.35 }));
 const reach = s("circle", { fill: "var(--noise)", "fill-opacity": 0.07, stroke: "var(--noise)", "stroke-opacity": 0.5, "stroke-dasharray": "3 4" });
 const joint = s("line", { stroke: "var(--prediction)", "stroke-width": 2.5 });
-const mean = s("path", { d: "M0 -7.5L7.5 0L0 7.5L-7.5 0Z", fill: "var(--prediction)", stroke: "var(--halo)", "stroke-width": 1.5 });
-const mark = s("circle", { r: 6.5, fill: "var(--noise)", stroke: "var(--halo)", "stroke-width": 1.5 });
+const mean = s("path", { d: "M0 -6.5L6.5 0L0 6.5L-6.5 0Z", fill: "var(--prediction)", stroke: "var(--halo)", "stroke-width": 1.5 });
+const mark = s("circle", { r: 8, fill: "var(--noise)", "fill-opacity": 0.25, stroke: "var(--noise)", "stroke-width": 3 });
 const plane = s("svg", {
-  class: "plane", viewBox: `0 0 ${size} ${size}`, tabindex: 0, role: "application", "data-input": "probe",
+  class: "df-plane", viewBox: `0 0 ${size} ${size}`, tabindex: 0, role: "application", "data-input": "probe",
   "aria-label": "Plane with the probe. Arrow keys move it, with Shift in small steps.",
-}, reach, ...shrunk, ...points, joint, mean, mark);
+}, reach, ...shrunk, ...points, joint, mark, mean);
 
 const names = ["effective points", "largest weight", "mean x", "mean y", "probe x", "probe y", "signal", "noise"];
 const numbers = Object.fromEntries(names.map(name => [name, number(name)]));
@@ -38,7 +38,7 @@ const show = () => {
     y += weight * flat[2 * i + 1];
     if (weight > 0) entropy -= weight * Math.log(weight);
     largest = Math.max(largest, weight);
-    move(points[i], { r: (2.2 + 9 * Math.sqrt(weight)).toFixed(2), opacity: (0.14 + 0.86 * Math.sqrt(raw)).toFixed(3), "data-weight": weight });
+    move(points[i], { r: (2.2 + 9 * Math.sqrt(weight)).toFixed(2), opacity: (0.2 + 0.8 * Math.sqrt(raw)).toFixed(3), "data-weight": weight });
     move(shrunk[i], { cx: px(a * flat[2 * i]).toFixed(2), cy: py(a * flat[2 * i + 1]).toFixed(2) });
   });
   move(reach, { cx: px(probe[0]), cy: py(probe[1]), r: sigma * size / 2 / limit });
@@ -72,16 +72,16 @@ plane.onkeydown = event => {
 hold.onclick = () => { held = !held; show(); };
 time.input.oninput = show;
 
-const row = (text, ...shown) => h("div", {}, h("span", { class: "faint" }, text), h("span", {}, ...shown));
+const tinted = (sign, name, text) => h("span", {}, h("span", { style: `color: var(--${name})`, "aria-hidden": "true" }, sign), text);
+const row = (text, ...shown) => h("div", {}, h("span", { class: "df-faint" }, text), h("span", {}, ...shown));
 start([
-  h("div", { class: "beside" }, plane, h("div", { class: "facts" },
+  h("div", { class: "df-beside" }, h("div", { class: "df-main" }, plane, time.box), h("div", { class: "df-facts" },
     row("effective number of points", numbers["effective points"]),
     row("largest weight", numbers["largest weight"]),
-    row("◆ posterior mean", "(", numbers["mean x"], ", ", numbers["mean y"], ")"),
-    row("● probe", "(", numbers["probe x"], ", ", numbers["probe y"], ")"),
+    row(tinted("◆", "prediction", " posterior mean"), "(", numbers["mean x"], ", ", numbers["mean y"], ")"),
+    row(tinted("◉", "noise", " probe"), "(", numbers["probe x"], ", ", numbers["probe y"], ")"),
     row("signal a", numbers.signal),
     row("noise s (dashed circle)", numbers.noise),
     hold,
-    h("div", { class: "faint small" }, "Blue: the data, as large as their weights. Small grey dots: the data times a. A click holds the probe."))),
-  h("div", { class: "row" }, time.box),
+    h("div", { class: "df-faint df-small" }, "Blue: the data, as large as their weights. Small grey dots: the data times a. A click holds the probe."))),
 ], show);

@@ -84,14 +84,14 @@ const plot = (title, low, high, ticks, paint) => {
   const py = y => 8 + (high - Math.min(high, Math.max(low, y))) / (high - low) * (H - 8 - bottom);
   const grid = ticks.flatMap(y => [
     s("line", { x1: left, x2: W - 8, y1: py(y), y2: py(y), stroke: "currentColor", opacity: 0.18 }),
-    s("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, short(y, 2)),
+    s("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, String(y).replace("-", "−")),
   ]).concat([0, 0.5, 1].map(x => s("text", { x: px(x), y: H - 6, "text-anchor": "middle" }, x ? x === 1 ? "T" : "T/2" : "0")));
   const line = (attributes) => s("path", { fill: "none", stroke: "var(--data)", "stroke-width": 2.5, ...attributes });
   const other = line({ stroke: "currentColor", "stroke-width": 1.2, "stroke-dasharray": "4 4", opacity: 0.6 }), curve = line({});
   const dots = Array.from({ length: strip }, () => s("circle", { r: 3.5, fill: "var(--noise)" }));
   const drawn = bar => bar.map((value, t) => `${t ? "L" : "M"}${px(t / (bar.length - 1)).toFixed(2)} ${py(paint(value)).toFixed(2)}`).join("");
   return {
-    node: h("figure", { class: "plot" }, h("div", {}, title), s("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }, ...grid, other, curve, ...dots)),
+    node: h("div", { class: "df-plot" }, h("div", {}, title), s("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }, ...grid, other, curve, ...dots)),
     show: (bar, stops, reference) => {
       move(curve, { d: drawn(bar) });
       move(other, { d: drawn(reference) });
@@ -142,19 +142,19 @@ const show = () => {
   numbers["SNR at T"].show(bar[T] / (1 - bar[T]));
   numbers["log-SNR at T/2"].show(logsnr(bar[T / 2]));
   verdict.textContent = signal === 0 ? "Nothing of the image is left at T." : `${percent} of the image's amplitude is left at T.`;
-  verdict.classList.toggle("warn", signal > 0.01);
+  verdict.classList.toggle("df-warn", signal > 0.01);
   say(verdict.textContent);
 };
 for (const { input } of Object.values(inputs)) input.oninput = show;
 
 start([
-  h("div", { class: "row" }, radios("schedule", "family", Object.entries(families).map(([name, { text }]) => [name, text]), "linear",
+  h("div", { class: "df-row" }, radios("schedule", "family", Object.entries(families).map(([name, { text }]) => [name, text]), "linear",
     name => { state.family = name; show(); })),
-  h("div", { class: "row" }, ...Object.values(inputs).map(({ box }) => box)),
-  h("div", { class: "row" }, tick("rescale to zero terminal SNR", "rescale", on => { state.rescale = on; show(); })),
-  h("div", { class: "plots" }, ...plots.map(({ node }) => node)),
-  h("div", { class: "faint small" }, "Dashed: linear, T = 1000, β from 0.0001 to 0.02. Dots: the pictures below, all with the same noise."),
-  h("div", { class: "strip" }, ...pictures.map(({ node }) => node)),
-  h("div", { class: "row" }, ...Object.entries(numbers).map(([name, node]) => h("span", {}, name + " ", node))),
+  h("div", { class: "df-sliders" }, ...Object.values(inputs).map(({ box }) => box)),
+  h("div", { class: "df-row" }, tick("rescale to zero terminal SNR", "rescale", on => { state.rescale = on; show(); })),
+  h("div", { class: "df-plots" }, ...plots.map(({ node }) => node)),
+  h("div", { class: "df-faint df-small" }, "Dashed: linear, T = 1000, β from 0.0001 to 0.02. Dots: the pictures below, all with the same noise."),
+  h("div", { class: "df-strip" }, ...pictures.map(({ node }) => node)),
+  h("div", { class: "df-row" }, ...Object.entries(numbers).map(([name, node]) => h("span", {}, name + " ", node))),
   h("div", {}, verdict),
 ], show);

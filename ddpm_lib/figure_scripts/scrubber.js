@@ -1,11 +1,11 @@
 const names = Object.keys(data.tracks);
 const tracks = Object.fromEntries(names.map(name => [name, unpack(data.tracks[name], Int16Array)]));
 const frames = data.steps.length, { count, scale, limit } = data;
-const followed = Array.from({ length: Math.min(9, count) }, (_, i) => Math.floor((i + 0.5) * count / Math.min(9, count)));
+const followed = Array.from({ length: Math.min(7, count) }, (_, i) => Math.floor((i + 0.5) * count / Math.min(7, count)));
 const state = { name: names[0], paths: false };
 
 const at = (frame, point, axis) => tracks[state.name][(frame * count + point) * 2 + axis] * scale;
-const canvas = h("canvas", { class: "cloud", role: "img", "aria-label": data.alt });
+const canvas = h("canvas", { class: "df-cloud", role: "img", "aria-label": data.alt });
 const position = slider("step", "t", 0, frames - 1, 1, 0, i => [data.steps[i], `t = ${data.steps[i]}`]);
 const play = h("button", { type: "button", "data-input": "play" });
 const meanSquare = number("mean square", 3);
@@ -17,7 +17,7 @@ const redraw = sharp(canvas, (context, width, height) => {
   const tint = i => data.colours ? tinted(data.colours[i]) : colour("data");
   const size = Math.max(1.3, width / (count > 500 ? 260 : 190));
   for (let i = 0; i < count; i++) {
-    context.globalAlpha = state.paths ? 0.45 : 1;
+    context.globalAlpha = state.paths ? 0.3 : 1;
     context.fillStyle = tint(i);
     context.beginPath();
     context.arc(x(i), y(i), size, 0, 7);
@@ -26,12 +26,16 @@ const redraw = sharp(canvas, (context, width, height) => {
   if (!state.paths) return;
   context.lineJoin = "round";
   for (const i of followed) {
-    context.globalAlpha = 0.8;
     context.strokeStyle = context.fillStyle = tint(i);
     context.lineWidth = 1.4;
-    context.beginPath();
-    for (let f = 0; f <= frame; f++) context.lineTo(x(i, f), y(i, f));
-    context.stroke();
+    // The older, the fainter.
+    for (let f = 1; f <= frame; f++) {
+      context.globalAlpha = 0.15 + 0.75 * (1 - (frame - f) / frames) ** 3;
+      context.beginPath();
+      context.moveTo(x(i, f - 1), y(i, f - 1));
+      context.lineTo(x(i, f), y(i, f));
+      context.stroke();
+    }
     context.globalAlpha = 1;
     context.beginPath();
     context.arc(x(i), y(i), 2.2 * size, 0, 7);
@@ -70,4 +74,4 @@ if (names.length > 1) options.unshift(radios("", "track", names.map(name => [nam
   say(name);
   show();
 }));
-start([canvas, h("div", { class: "row" }, play, position.box), h("div", { class: "row centre" }, ...options)], show);
+start([canvas, h("div", { class: "df-row" }, play, position.box), h("div", { class: "df-row df-centre" }, ...options)], show);
