@@ -155,8 +155,8 @@ def hover_weights(
     chance that it made x_t (toy.FiniteSet(points).posterior); their mean is joined to the probe.
     alt, caption: as in scrubber.
     """
-    if points.ndim != 2 or points.shape[1] != 2 or not 1 <= len(points) <= 400:
-        raise ValueError(f"points must be (N, 2) with N from 1 to 400, got {tuple(points.shape)}")
+    if points.ndim != 2 or points.shape[1] != 2 or not 1 <= len(points) <= 400 or not points.isfinite().all():
+        raise ValueError(f"points must be finite and (N, 2) with N from 1 to 400, got {tuple(points.shape)}")
     points = points.float().cpu()
     limit = _short(max(2.5, 1.25 * float(points.abs().max())), 2)
     middle = (len(steps) - 1) // 2
@@ -253,7 +253,7 @@ def _figure(kind: str, data: dict, png: bytes, alt: str, caption: str) -> Figure
     picture = base64.b64encode(png).decode()
     page = (
         f'<figure class="ddpm-figure" data-ddpm-figure="{key}">\n'
-        f'<img src="data:image/png;base64,{picture}" alt="{html.escape(alt)}">\n'
+        f'<img src="data:image/png;base64,{picture}" alt="{html.escape(alt)}" style="max-width:100%">\n'
         f"<style>\n{_style()}</style>\n"
         f"<figcaption>{_prose(caption)}</figcaption>\n<script>{script}</script>\n</figure>"
     )

@@ -215,6 +215,8 @@ def test_hover_weights_stores_points_and_scales(one, steps):
 def test_hover_weights_names_slips():
     with pytest.raises(ValueError, match="N from 1 to 400"):
         hover_weights(cloud(401), schedule.linear(50), [1])
+    with pytest.raises(ValueError, match="finite"):
+        hover_weights(torch.full((5, 2), torch.inf), schedule.linear(50), [1])
     with pytest.raises(ValueError, match=r"whole numbers in 0\.\.50"):
         hover_weights(cloud(5), schedule.linear(50), [51])
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\]"):

@@ -135,10 +135,10 @@ def test_the_picture_gives_way_to_the_controls(open_page, figures, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_scripts_the_picture_and_its_text_remain(open_page, figures, kind):
-    page = open_page(figures(kind).html, java_script_enabled=False)
+    page = open_page(figures(kind).html, java_script_enabled=False, viewport={"width": 360, "height": 740})
     image = page.locator("figure > img")
     assert image.is_visible() and image.get_attribute("alt") == figures(kind).alt
-    assert image.bounding_box()["width"] > 100
+    assert 100 < image.bounding_box()["width"] <= 336
     assert page.locator(".ddpm-stage").count() == 0
 
 
@@ -210,6 +210,8 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_page, figures, kind
         .map(node => (node.getAttribute("aria-label") || node.labels?.[0]?.textContent || node.textContent).trim())"""
     )
     assert named and all(named)
+    legends = page.locator("fieldset > legend").all_text_contents()
+    assert len(legends) == page.locator("fieldset").count() and all(legends)
     reached = set()
     for _ in range(len(named) + 3):
         page.keyboard.press("Tab")
@@ -559,6 +561,15 @@ def test_a_derivation_is_walked_by_keyboard_and_heard(open_page, figures):
     page.clock.run_for(600)
     said = page.locator(".df-heard").text_content()
     assert said.startswith("line 2 of 3: Both sides times") and "DISAGREE" in said
+
+
+def test_nothing_is_said_until_something_moves(open_page, figures):
+    page = open_page("".join(figures(kind).html for kind in KINDS))
+    page.clock.run_for(2000)
+    assert "".join(page.locator("div.df-heard").all_text_contents()) == ""
+    choose(page, "family", "cosine")
+    page.clock.run_for(600)
+    assert "amplitude is left" in "".join(page.locator("div.df-heard").all_text_contents())
 
 
 def test_a_derivation_says_where_the_sides_disagree(open_page, figures):

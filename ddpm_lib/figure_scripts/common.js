@@ -59,7 +59,11 @@ const tick = (text, name, changed) => {
 const stage = h("div", { class: "ddpm-stage", role: "group", "aria-label": data.alt, "data-lm-suppress-shortcuts": "true" });
 const heard = h("div", { class: "df-heard", "aria-live": "polite" });
 let waiting;
-const say = text => { clearTimeout(waiting); waiting = setTimeout(() => { heard.textContent = text; }, 500); };
+// Spoken when the hand rests; not on loading, and not twice.
+const say = text => {
+  clearTimeout(waiting);
+  if (text !== heard.textContent) waiting = setTimeout(() => { heard.textContent = text; }, 500);
+};
 
 const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
 const colour = name => getComputedStyle(root).getPropertyValue("--" + name).trim();
@@ -102,4 +106,5 @@ const start = (parts, redraw) => {
   root.querySelector(":scope > img")?.replaceWith(stage);
   if (!stage.isConnected) root.prepend(stage);
   seeTheme(redraw);
+  clearTimeout(waiting);
 };

@@ -5,12 +5,13 @@ const followed = Array.from({ length: Math.min(7, count) }, (_, i) => Math.floor
 const state = { name: names[0], paths: false };
 
 const at = (frame, point, axis) => tracks[state.name][(frame * count + point) * 2 + axis] * scale;
-const canvas = h("canvas", { class: "df-cloud", role: "img", "aria-label": data.alt });
+const canvas = h("canvas", { class: "df-cloud", "aria-hidden": "true" });
 const position = slider("step", "t", 0, frames - 1, 1, 0, i => [data.steps[i], `t = ${data.steps[i]}`]);
 const play = h("button", { type: "button", "data-input": "play" });
 const meanSquare = number("mean square", 3);
 
-const tinted = hex => isDark() ? `color-mix(in srgb, ${hex} 62%, white)` : hex;
+// On a dark page, colours are mixed with white.
+const tinted = hex => isDark() ? `rgb(${[1, 3, 5].map(i => Math.round(0.62 * parseInt(hex.slice(i, i + 2), 16) + 97))})` : hex;
 const redraw = sharp(canvas, (context, width, height) => {
   const frame = +position.input.value, px = width / (2 * limit);
   const x = (i, f = frame) => width / 2 + at(f, i, 0) * px, y = (i, f = frame) => height / 2 - at(f, i, 1) * px;
@@ -69,9 +70,9 @@ position.input.oninput = () => { stop(); show(); };
 stop();
 
 const options = [tick("paths", "paths", on => { state.paths = on; redraw(); }), h("span", {}, "mean square ", meanSquare)];
-if (names.length > 1) options.unshift(radios("", "track", names.map(name => [name, name]), names[0], name => {
-  state.name = name;
-  say(name);
-  show();
-}));
+if (names.length > 1) {
+  const choice = radios("tracks", "track", names.map(name => [name, name]), names[0], name => { state.name = name; show(); });
+  choice.firstChild.className = "df-heard";
+  options.unshift(choice);
+}
 start([canvas, h("div", { class: "df-row" }, play, position.box), h("div", { class: "df-row df-centre" }, ...options)], show);
