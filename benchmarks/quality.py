@@ -24,11 +24,13 @@ from ddpm_lib.metrics import wilson_interval
 RESULTS = Path(__file__).parent / "results"
 STEPS = {
     "dpm++2m": (5, 10, 20, 50),
+    "dpm++2m-sde": (5, 10, 20, 50),
     "heun": (3, 5, 10, 25),
     "ddim": (5, 10, 20, 50, 100, 250),
     "ddpm": (10, 20, 50, 100, 250, 1000),
 }
 """Steps of each sampler. Heun's method takes two evaluations a step, but one for the last."""
+STYLES = {"dpm++2m": "o-", "dpm++2m-sde": "v-", "heun": "s-", "ddim": "^-", "ddpm": "D-"}
 
 
 def evaluations(sampler: str, steps: int) -> int:
@@ -96,7 +98,7 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(6.5, 4), dpi=96, layout="constrained")
     for scale in sorted({row["scale"] for row in rows}):
-        for sampler, style in zip(STEPS, ("o-", "s-", "^-", "D-"), strict=True):
+        for sampler in STEPS:
             line = sorted(
                 (row["evaluations"], row["frechet"])
                 for row in rows
@@ -104,7 +106,7 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
             )
             if line:
                 title = sampler if len({row["scale"] for row in rows}) == 1 else f"{sampler}, scale {scale:g}"
-                axes.loglog(*zip(*line, strict=True), style, label=title)
+                axes.loglog(*zip(*line, strict=True), STYLES[sampler], label=title)
     axes.axhline(rows[0]["real_frechet"], color="0.5", linestyle="--", label="held-out real images")
     axes.set(
         xlabel="network evaluations a picture", ylabel="Fréchet distance (classifier features)", title=name

@@ -467,9 +467,7 @@ def draw(
         denoiser.schedule,
         torch.Generator().manual_seed(seed),
     )
-    noisy = (
-        {"generator": torch.Generator(device).manual_seed(seed + 1)} if sampler in ("ddpm", "ddim") else {}
-    )
+    noisy = {"generator": torch.Generator(device).manual_seed(seed + 1)} if sampler in sampling.NOISY else {}
     noisy |= {} if eta is None else {"eta": eta}
     images = []
     with tqdm(total=steps * math.ceil(count / batch_size), unit="step", disable=not progress) as bar:

@@ -152,6 +152,19 @@ def heun(denoise: Denoise, x: Tensor, schedule: Schedule, times: Tensor) -> Iter
 def dpm_solver_2m(denoise: Denoise, x: Tensor, schedule: Schedule, times: Tensor) -> Iterator[Step]:
     """DPM-Solver++(2M): second order with one network call a step, by remembering the last answer
     (Lu et al. 2022, arXiv 2211.01095, algorithm 2). First and last steps are DDIM's. Arguments as in ddim."""
+    return _remembering(denoise, x, schedule, times, None, lambda start, end: 0.0)
+
+
+def dpm_solver_2m_sde(
+    denoise: Denoise, x: Tensor, schedule: Schedule, times: Tensor, generator: torch.Generator | None = None
+) -> Iterator[Step]:
+    """SDE-DPM-Solver++(2M): DDPM's step with 2M's estimate (Lu et al. 2022, arXiv 2211.01095); the law of the
+    samples is right to second order. Arguments as in ddpm.
+    """
+    return _remembering(denoise, x, schedule, times, generator, _posterior_std)
+
+
+def _remembering(denoise, x, schedule, times, generator, std) -> Iterator[Step]:
     knots, denoise = _knots(schedule, times), torch.no_grad()(denoise)
     previous = before = None
     for index, (start, end) in enumerate(zip(knots, knots[1:], strict=False), 1):
@@ -159,8 +172,9 @@ def dpm_solver_2m(denoise: Denoise, x: Tensor, schedule: Schedule, times: Tensor
         if previous is not None and end.s > 0 and math.isfinite(before.logsnr):
             half = (end.logsnr - start.logsnr) / (start.logsnr - before.logsnr) / 2
             x0 = (1 + half) * answer - half * previous
-        previous, before = answer, start
-        x = move(x, x0, start, end)
+        previous, before, sigma = answer, start, std(start, end)
+        z = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) if sigma else None
+        x = move(x, x0, start, end, sigma, sigma, z)
         yield Step(index, end.t, x, x0)
 
 
@@ -169,8 +183,11 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
     "ddim": ddim,
     "heun": heun,
     "dpm++2m": dpm_solver_2m,
+    "dpm++2m-sde": dpm_solver_2m_sde,
 }
-"""Samplers by name. "ddpm" and "ddim" also take a generator."""
+"""Samplers by name."""
+NOISY = ("ddpm", "ddim", "dpm++2m-sde")
+"""Those that also take a generator, for the noise on the way."""
 
 
 def guided(

@@ -25,7 +25,7 @@ def test_evaluations_are_the_calls_that_a_sampler_makes(sampler):
 
 def test_rows_are_kept_and_not_measured_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quality, "RESULTS", tmp_path)
-    monkeypatch.setattr(quality, "STEPS", {"dpm++2m": (1, 2), "heun": (1,), "ddim": (), "ddpm": (1,)})
+    monkeypatch.setattr(quality, "STEPS", {"dpm++2m": (1, 2), "heun": (1,), "ddpm": (1,)})
     command = ["quality.py", "mnist28", "--count", "150", "--most", "1"]
     monkeypatch.setattr(sys, "argv", command)
     quality.main()

@@ -15,7 +15,19 @@ from torch import nn
 from ddpm_lib import chain as chains
 from ddpm_lib import sampling
 from ddpm_lib.denoiser import Denoiser
-from ddpm_lib.sampling import SAMPLERS, clipped, ddim, ddpm, dpm_solver_2m, guided, heun, last, pure_noise
+from ddpm_lib.sampling import (
+    NOISY,
+    SAMPLERS,
+    clipped,
+    ddim,
+    ddpm,
+    dpm_solver_2m,
+    dpm_solver_2m_sde,
+    guided,
+    heun,
+    last,
+    pure_noise,
+)
 from ddpm_lib.schedule import Schedule, cosine, edm, flow, from_chain, linear, make
 
 MEAN, VARIANCE = f64([0.3, -0.5, 0.0, 0.8]), f64([0.25, 0.04, 1.0, 0.5])
@@ -193,6 +205,28 @@ def test_2m_is_algorithm_2_of_dpm_solver_plus_plus(schedule):
     close(last(dpm_solver_2m(denoise, x, schedule, times)), wanted)
 
 
+@pytest.mark.parametrize("schedule", [cosine(), edm(), flow()], ids=["vp", "ve", "flow"])
+def test_2m_sde_is_the_papers(schedule):
+    """x' = s'/s e^-h x + a' (1 - e^-2h) (D + (D - D_before) / 2r) + s' sqrt(1 - e^-2h) z."""
+    denoise, times = exact(schedule), f64([0.9, 0.7, 0.6, 0.35, 0.1])
+    logsnr, a, s = schedule.at(times)
+    lam = logsnr / 2
+    x = wanted = torch.randn(3, 4, dtype=torch.float64)
+    generator, before = torch.Generator().manual_seed(5), None
+    for i in range(1, 5):
+        h, answer = lam[i] - lam[i - 1], denoise(wanted, float(times[i - 1]))
+        better = answer
+        if before is not None:
+            r = (lam[i - 1] - lam[i - 2]) / h
+            better = answer + (answer - before) / (2 * r)
+        before = answer
+        z = torch.randn(3, 4, dtype=torch.float64, generator=generator)
+        wanted = s[i] / s[i - 1] * torch.exp(-h) * wanted - a[i] * torch.expm1(-2 * h) * better
+        wanted = wanted + s[i] * (-torch.expm1(-2 * h)).sqrt() * z
+    ours = last(dpm_solver_2m_sde(denoise, x, schedule, times, torch.Generator().manual_seed(5)))
+    close(ours, wanted)
+
+
 # ---------------------------------------------------------------- one Gaussian, exactly
 
 SMOOTH = Schedule("smooth", flow().logsnr, "vp")
@@ -305,6 +339,26 @@ def test_the_whole_ddpm_chain_draws_the_gaussian(monkeypatch):
         )
         close(mean, MEAN, 1e-2)
         assert float(((drawn - VARIANCE) / VARIANCE).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["vp", "flow", "ve"])
+def test_2m_sde_is_nearer_to_the_exact_law_than_ddpm(monkeypatch, name):
+    schedule = PATHS[name]
+    mean, std = law(schedule, 0.9)
+    wanted_mean, wanted_std = law(schedule, 0.1)
+    errors = {}
+    for sampler in (ddpm, dpm_solver_2m_sde):
+        for count in (20, 40):
+            times = torch.linspace(0.9, 0.1, count + 1, dtype=torch.float64)
+            run = lambda x, times=times, sampler=sampler: last(sampler(exact(schedule), x, schedule, times))  # noqa: E731
+            found_mean, variance = moments(monkeypatch, run, mean, std**2, count)
+            errors[sampler, count] = float(
+                torch.maximum((found_mean - wanted_mean).abs(), (variance.sqrt() - wanted_std).abs()).max()
+            )
+    assert errors[dpm_solver_2m_sde, 20] < 0.4 * errors[ddpm, 20]
+    # first order, and second
+    assert errors[ddpm, 20] / errors[ddpm, 40] < 2.3
+    assert errors[dpm_solver_2m_sde, 20] / errors[dpm_solver_2m_sde, 40] > 3.5
 
 
 @pytest.mark.parametrize("name", ["vp", "flow", "ve"])
@@ -432,7 +486,7 @@ def test_clipping_comes_after_guidance():
     [
         (n, s, c)
         for n in ("linear", "cosine", "flow")
-        for s, c in (("ddpm", 9), ("ddim", 9), ("heun", 17), ("dpm++2m", 9))
+        for s, c in (("ddpm", 9), ("ddim", 9), ("heun", 17), ("dpm++2m", 9), ("dpm++2m-sde", 9))
     ]
     # EDM's times end at sigma_min, not at 0: its last step is of second order too
     + [("edm", "ddim", 9), ("edm", "heun", 18), ("edm", "dpm++2m", 9)],
@@ -472,7 +526,7 @@ def test_last_is_the_last_image():
     assert torch.equal(last(iter(steps)), steps[-1].x) and steps[-1].t == 0
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddim"])
+@pytest.mark.parametrize("name", NOISY)
 def test_a_generator_makes_a_run_reproducible(name):
     schedule, x = linear(), torch.randn(2, 3)
     options = {"eta": 0.7} if name == "ddim" else {}
@@ -546,7 +600,7 @@ def test_moves_are_the_only_place_where_samplers_touch_x():
         part = last(SAMPLERS[name](exact(schedule), x, schedule, schedule.times(4)[:3]))
         rest = last(SAMPLERS[name](exact(schedule), part, schedule, schedule.times(4)[2:]))
         assert torch.equal(whole, rest)
-    assert set(sampling.SAMPLERS) == {"ddpm", "ddim", "heun", "dpm++2m"}
+    assert set(sampling.SAMPLERS) == {"ddpm", "ddim", "heun", "dpm++2m", "dpm++2m-sde"}
 
 
 def test_a_guidance_interval_that_is_the_wrong_way_round_is_refused():
