@@ -210,6 +210,11 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_page, figures, kind
         .map(node => (node.getAttribute("aria-label") || node.labels?.[0]?.textContent || node.textContent).trim())"""
     )
     assert named and all(named)
+    # Without it JupyterLab, in command mode, keeps arrow keys and Enter for itself.
+    assert (
+        page.locator("[data-input]").count()
+        == page.locator("[data-input][data-lm-suppress-shortcuts]").count()
+    )
     legends = page.locator("fieldset > legend").all_text_contents()
     assert len(legends) == page.locator("fieldset").count() and all(legends)
     reached = set()

@@ -56,7 +56,7 @@ const tick = (text, name, changed) => {
   return h("label", {}, input, text);
 };
 
-const stage = h("div", { class: "ddpm-stage", role: "group", "aria-label": data.alt, "data-lm-suppress-shortcuts": "true" });
+const stage = h("div", { class: "ddpm-stage", role: "group", "aria-label": data.alt });
 const heard = h("div", { class: "df-heard", "aria-live": "polite" });
 let waiting;
 // Spoken when the hand rests; not on loading, and not twice.
@@ -102,6 +102,8 @@ const seeTheme = redraw => {
 };
 const start = (parts, redraw) => {
   stage.append(...parts, heard);
+  // In JupyterLab's command mode the arrow keys would move the notebook; it looks at the focused element alone.
+  for (const node of stage.querySelectorAll("input, button, [tabindex]")) node.setAttribute("data-lm-suppress-shortcuts", "true");
   root.querySelector(":scope > .ddpm-stage")?.remove();
   root.querySelector(":scope > img")?.replaceWith(stage);
   if (!stage.isConnected) root.prepend(stage);
