@@ -71,13 +71,15 @@ class Tags(HTMLParser):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_is_one_element_that_asks_no_other_host(kind):
-    figure = MAKE[kind](alt='a "cat" < b', caption="from $x_0$ to <fog> & back")
+    figure = MAKE[kind](alt='a "cat" </script> < b', caption="from $x_0$ to <fog> & back")
     # The name of SVG is no address; nothing fetches it.
     assert "://" not in figure.html.replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"\b(import[ (]|require|fetch|src=\"(?!data:)|url\()", figure.html)
     page = Tags(figure.html)
     assert not page.open and page.tags[0][0] == "figure" and page.tags[1][0] == "img"
-    assert page.tags[1][1]["alt"] == 'a "cat" < b'
+    assert page.tags[1][1]["alt"] == 'a "cat" </script> < b'
+    # GitHub drops the style sheet and keeps this.
+    assert page.tags[1][1]["style"] == "max-width:100%"
     assert page.tags[1][1]["src"] == "data:image/png;base64," + base64.b64encode(figure.png).decode()
     assert "".join(page.text).split() == ["from", "x0", "to", "<fog>", "&", "back"]
     assert not [attrs for _, attrs in page.tags if "id" in attrs]
