@@ -69,7 +69,7 @@ def notebooks():
     return {
         path.stem: nbformat.read(path, 4).cells
         for path in sorted(BOOK.glob("*.ipynb"))
-        if int(path.name[:2]) in exercises.CHAPTERS
+        if path.name[:2].isdigit() and int(path.name[:2]) in exercises.CHAPTERS
     }
 
 
