@@ -126,16 +126,22 @@ def test_entry_5_the_grain_has_the_size_of_beta_1(page):
 
 
 def test_entry_5_draws_as_the_chain_does(page):
-    """The same steps by Chain.step, from the noise that the guess implies."""
-    x = torch.randn(6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    ours = page["draw"](page["two_points"], x.clone(), torch.Generator().manual_seed(3))
+    """Every x on the way is the one of Chain.step, from the noise that the guess implies."""
+    x, asked = torch.randn(6, generator=torch.Generator().manual_seed(2), dtype=torch.float64), []
+
+    def spy(x, bar):
+        asked.append(x.clone())
+        return page["two_points"](x, bar)
+
+    end = page["draw"](spy, x.clone(), torch.Generator().manual_seed(3))
     short, generator = page["short"], torch.Generator().manual_seed(3)
-    for t in range(50, 0, -1):
+    for t, ours in zip(range(50, 0, -1), asked, strict=True):
+        close(ours, x, 1e-9)
         z = torch.randn(6, generator=generator, dtype=torch.float64)
         bar = short.alpha_bar[t]
         eps = (x - bar.sqrt() * page["two_points"](x, bar)) / (1 - bar).sqrt()
         x = short.step(x, eps, t, z)
-    close(ours, x, 1e-9)
+    close(end, x, 1e-9)
 
 
 def test_entry_6_is_the_loop_of_entry_5_in_other_tables(page):
