@@ -254,7 +254,7 @@ def animate(
 
 _FILM = """<figure class="film" style="text-align:center;margin:1em 0">
 <img src="%(poster)s" alt="%(alt)s" style="max-width:100%%;background:#fff">
-<div class="film-controls" style="display:none;gap:.6em;justify-content:center;align-items:center;max-width:26em;margin:.4em auto">
+<div class="film-controls" data-lm-suppress-shortcuts="true" style="display:none;gap:.6em;justify-content:center;align-items:center;max-width:26em;margin:.4em auto">
 <button type="button" aria-label="play the film">▶</button>
 <input type="range" min="0" max="%(last)d" value="0" style="flex:1" aria-label="step of the film">
 <output style="min-width:6em;text-align:left"></output></div>
