@@ -8,8 +8,8 @@ stand in ``exercises_NN``.
 
 from __future__ import annotations
 
-import _thread
 import copy
+import ctypes
 import datetime
 import difflib
 import dis
@@ -20,11 +20,10 @@ import linecache
 import os
 import secrets
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -141,7 +140,7 @@ class _Failed:
     text: str = field(compare=False)
 
 
-class _TooLong(Exception):
+class _TooLong(BaseException):
     """The time of an attempt is up."""
 
 
@@ -258,38 +257,34 @@ def _as_theirs(error: Exception) -> str:
 
 @contextmanager
 def _stopped_after(limit: float):
-    """Raises _TooLong in the main thread when the time is up; elsewhere there is no limit."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    lock, done, fired = threading.Lock(), threading.Event(), threading.Event()
+    """Raises _TooLong in this thread when the time is up, at its next line of Python."""
+    here, lock, done, fired = threading.get_ident(), threading.Lock(), threading.Event(), threading.Event()
 
-    def watch():
+    def set_pending(kind: type | None) -> None:
+        pending = None if kind is None else ctypes.py_object(kind)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(here), pending)
+
+    def watch() -> None:
         done.wait(limit)
         # again and again: the attempt may catch what it should not
         while not done.is_set():
             with lock:
                 if not done.is_set():
                     fired.set()
-                    _thread.interrupt_main()
+                    set_pending(_TooLong)
             done.wait(0.5)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        try:
-            yield
-        finally:
-            with lock:
+        yield
+    finally:
+        while not done.is_set():
+            # it may come even here
+            with suppress(_TooLong), lock:
                 done.set()
-            if fired.is_set():
-                # an interrupt may still be under way
-                time.sleep(0.05)
-        if fired.is_set():
-            raise _TooLong
-    except KeyboardInterrupt:
-        if not fired.is_set():
-            raise
-        raise _TooLong from None
+                set_pending(None)
+    if fired.is_set():
+        raise _TooLong
 
 
 def _known_slip(exercise: Exercise, trials: list[tuple], got: list) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -235,12 +236,38 @@ def test_the_readers_own_interrupt_is_theirs():
         check("chain.noising", interrupted)
 
 
-def test_in_another_thread_there_is_no_limit_but_a_mark():
+def test_a_loop_is_stopped_where_interrupts_are_ignored():
+    """As in a job that a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert "was stopped" in said("chain.noising", endless, limit=0.2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_another_thread_too():
     verdicts = []
-    thread = threading.Thread(target=lambda: verdicts.append(check("chain.noising", in_place)))
+
+    def work():
+        verdicts.append(check("chain.noising", in_place))
+        verdicts.append(check("chain.noising", endless, limit=0.2))
+
+    thread = threading.Thread(target=work)
     thread.start()
-    thread.join()
-    assert verdicts[0]
+    thread.join(10)
+    assert verdicts[0] and "was stopped" in verdicts[1].text
+
+
+def test_a_limit_that_comes_as_the_attempt_ends_does_no_harm():
+    def about_as_long(x0, t, eps):
+        end = time.monotonic() + 0.0033
+        while time.monotonic() < end:
+            pass
+        return in_place(x0, t, eps)
+
+    for _ in range(60):
+        text = said("chain.noising", about_as_long, limit=0.0133)
+        assert text == "correct." or "was stopped" in text
 
 
 def test_a_function_for_a_value_and_a_value_for_a_function():
