@@ -3,7 +3,8 @@
 A world is a law of x_0 whose noisy versions x_t = a x_0 + s eps can be written down. Each has
 ``sample(count, generator)``; ``denoiser(schedule)``, the exact E[x_0 | x_t] that a network can at best
 learn; ``log_prob(x, schedule, t)`` and ``score(x, schedule, t)`` of x_t. They take any path and any
-dtype, and compute in float64 inside, so that small noise loses no digits.
+dtype, and compute in float64 inside, so that small noise loses no digits. A Gaussian that was observed
+through a linear map with noise is a world again: ``Gaussian.given``.
 """
 
 from __future__ import annotations
@@ -102,6 +103,38 @@ class Gaussian(_World):
         _, a_end, s_end = self._noisy(x, schedule, end)
         ratio = ((a_end**2 * self._variances + s_end**2) / (a**2 * self._variances + s**2)).sqrt()
         return (a_end * self.mean + ((flat - a * self.mean) @ self._axes * ratio) @ self._axes.T).to(x.dtype)
+
+    def given(self, matrix: Tensor, observation: Tensor, std: float) -> Gaussian:
+        """The law of x_0 once y = A x_0 + std z was seen, z ~ N(0, I): again a Gaussian, and a world of its own.
+
+        matrix: A, (M, D); a row (D,) stands for one measurement. observation: y, (M,). std: of each of the M errors, >= 0;
+        with 0 the measurements hold exactly. Raises ValueError for shapes that do not fit, and where
+        a measurement repeats others (almost) without error, so that nothing can be divided by
+        (Bishop 2006, "Pattern recognition and machine learning", section 2.3.3).
+        """
+        a, y = (torch.as_tensor(value, dtype=torch.float64) for value in (matrix, observation))
+        a = a.reshape(1, -1) if a.ndim == 1 else a
+        y = y.reshape(-1)
+        if a.ndim != 2 or a.shape != (len(y), len(self.mean)):
+            raise ValueError(
+                f"matrix must be (M, D) with D = {len(self.mean)}, and observation (M,); "
+                f"got {tuple(a.shape)} and {tuple(y.shape)}"
+            )
+        if not std >= 0:
+            raise ValueError(f"std must not be negative, got {std}")
+        # along the axes of y's own covariance, A S A^T + std^2 I
+        variances, axes = torch.linalg.eigh(a @ self.covariance @ a.T)
+        variances = variances.clamp(min=0) + std**2
+        if not variances.min() > 1e-13 * variances.max():
+            raise ValueError(
+                "the observation has measurements that follow from others without error: "
+                "raise std, or drop rows of the matrix"
+            )
+        gain = self.covariance @ a.T @ (axes / variances) @ axes.T
+        left = torch.eye(len(self.mean), dtype=torch.float64) - gain @ a
+        # a sum of squares, which stays a covariance however it is rounded
+        covariance = left @ self.covariance @ left.T + std**2 * gain @ gain.T
+        return Gaussian(self.mean + gain @ (y - a @ self.mean), (covariance + covariance.T) / 2)
 
     def _mean_given(self, flat: Tensor, a: Tensor, s: Tensor) -> Tensor:
         shrink = a * self._variances / (a**2 * self._variances + s**2).clamp(min=TINY)

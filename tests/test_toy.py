@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from conftest import close, f64
 from torch import nn
 
 from ddpm_lib import schedule as schedules
@@ -192,6 +193,108 @@ def test_gaussian_flow_is_what_many_small_ddim_steps_reach(schedule):
     torch.testing.assert_close(world.flow(exact, schedule, 0.1, 0.9), x)
 
 
+# --- a Gaussian that was observed
+
+EYE = torch.eye(2, dtype=torch.float64)
+
+LOOKS = {
+    "one number": ([[0.7, -0.4]], [0.9], 0.3),
+    "both": ([[1.0, 0.0], [0.5, 2.0]], [0.2, -1.5], 0.5),
+    "more than there are": ([[1.0, 0.2], [0.3, 1.0], [1.0, 1.0]], [0.1, -0.8, 0.4], 0.6),
+}
+
+
+@pytest.fixture(params=LOOKS)
+def look(request):
+    matrix, observation, std = LOOKS[request.param]
+    return f64(matrix), f64(observation), std
+
+
+def on_a_grid(log_density) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Points of a fine grid in the plane, and mean and covariance of a law given by its log density there."""
+    side = torch.linspace(-7, 7, 701, dtype=torch.float64)
+    points = torch.cartesian_prod(side, side)
+    p = torch.softmax(log_density(points), 0)
+    mean = p @ points
+    return p, mean, ((points - mean) * p[:, None]).T @ (points - mean)
+
+
+def test_a_gaussian_given_an_observation_is_bayes_rule_on_a_grid(look):
+    matrix, y, std = look
+    prior = torch.distributions.MultivariateNormal(gaussian().mean, gaussian().covariance)
+    _, mean, covariance = on_a_grid(
+        lambda x: prior.log_prob(x) - (y - x @ matrix.T).square().sum(1) / (2 * std**2)
+    )
+    world = gaussian().given(matrix, y, std)
+    close(world.mean, mean, 1e-8)
+    close(world.covariance, covariance, 1e-8)
+
+
+def test_a_gaussian_given_an_observation_adds_precisions(look):
+    matrix, y, std = look
+    prior, world = gaussian(), gaussian().given(*look)
+    precision = prior.covariance.inverse() + matrix.T @ matrix / std**2
+    close(world.covariance.inverse(), precision, 1e-9)
+    close(precision @ world.mean, prior.covariance.inverse() @ prior.mean + matrix.T @ y / std**2, 1e-9)
+
+
+@pytest.mark.parametrize("t", [0.2, 0.6])
+def test_an_observed_gaussian_is_a_world(look, schedule, t):
+    # its denoiser is E[x_0 | x_t, y], its score that of q(x_t | y): both by Bayes' rule on a grid of x_0
+    matrix, y, std = look
+    prior, world = gaussian(), gaussian().given(*look)
+    a, s = (float(value) for value in schedule.signal_noise(t))
+    law = torch.distributions.MultivariateNormal(prior.mean, prior.covariance)
+    x = a * world.mean + torch.tensor([0.4, -0.7], dtype=torch.float64) * (a + s)
+    _, mean, _ = on_a_grid(
+        lambda x0: (
+            law.log_prob(x0)
+            - (y - x0 @ matrix.T).square().sum(1) / (2 * std**2)
+            - (x - a * x0).square().sum(1) / (2 * s**2)
+        )
+    )
+    close(world.denoiser(schedule)(x[None], t)[0], mean, 1e-6)
+    close(world.score(x[None], schedule, t)[0], (a * mean - x) / s**2, 1e-6 / s**2)
+    together = prior.given(torch.cat([matrix / std, a / s * EYE]), torch.cat([y / std, x / s]), 1.0)
+    close(together.mean, mean, 1e-8)
+
+
+def test_the_likelihood_of_an_observed_gaussian_is_bayes_rule(look, schedule):
+    # q(x_t | y) = q(x_t) p(y | x_t) / p(y), and p(y | x_t) from the prior given x_t
+    matrix, y, std = look
+    prior, (a, s) = gaussian(), (float(value) for value in schedule.signal_noise(0.5))
+    x = torch.tensor([0.3, -0.9], dtype=torch.float64)
+    normal = torch.distributions.MultivariateNormal
+
+    def log_y(world):
+        noise = std**2 * torch.eye(len(y), dtype=torch.float64)
+        return normal(matrix @ world.mean, matrix @ world.covariance @ matrix.T + noise).log_prob(y)
+
+    expected = prior.log_prob(x[None], schedule, 0.5) + log_y(prior.given(a * EYE, x, s)) - log_y(prior)
+    close(prior.given(matrix, y, std).log_prob(x[None], schedule, 0.5), expected, 1e-10)
+
+
+def test_two_observations_may_come_one_after_the_other():
+    matrix, y, std = (*map(f64, LOOKS["both"][:2]), LOOKS["both"][2])
+    first = gaussian().given(matrix[0], y[0], std).given(matrix[1], y[1], std)
+    both = gaussian().given(matrix, y, std)
+    close(first.mean, both.mean)
+    close(first.covariance, both.covariance)
+
+
+def test_an_observation_without_error_holds_exactly():
+    world = gaussian().given(f64([[1.0, 2.0]]), f64([0.3]), 0.0)
+    samples = world.sample(50, generator(19)).double()
+    close(samples @ f64([1.0, 2.0]), 0.3, 1e-6)
+    assert samples[:, 0].std() > 0.1
+
+
+def test_a_gaussian_that_was_seen_with_much_noise_is_as_it_was():
+    world = gaussian().given(torch.eye(2), f64([5.0, 5.0]), 1e6)
+    close(world.mean, gaussian().mean, 1e-8)
+    close(world.covariance, gaussian().covariance, 1e-8)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_are_centred_and_scaled(name):
     n = 40_000
@@ -242,6 +345,10 @@ def test_mlp_hears_labels_and_time():
         (lambda: Gaussian(torch.zeros(2, 2), 1.0), "vector"),
         (lambda: Gaussian(torch.zeros(2), torch.eye(3)), "symmetric"),
         (lambda: Gaussian(torch.zeros(2), torch.tensor([[1.0, 2.0], [2.0, 1.0]])), "negative eigenvalue"),
+        (lambda: gaussian().given(torch.eye(3), torch.zeros(3), 1.0), r"\(M, D\) with D = 2"),
+        (lambda: gaussian().given(torch.eye(2), torch.zeros(1), 1.0), r"observation \(M,\)"),
+        (lambda: gaussian().given(torch.eye(2), torch.zeros(2), -1.0), "negative"),
+        (lambda: gaussian().given(torch.ones(2, 2), torch.zeros(2), 0.0), "follow from others"),
         (lambda: Mixture(torch.ones(2), torch.zeros(3, 2), 1.0), "K weights"),
         (lambda: Mixture(torch.tensor([1.0, -1.0]), torch.zeros(2, 2), 1.0), "positive"),
         (lambda: FiniteSet(torch.zeros(3, 1, 2, 2, dtype=torch.uint8)), "floats"),
