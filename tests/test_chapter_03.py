@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import nbformat
@@ -21,12 +22,7 @@ TABLE = schedule.linear(T, 0.0005, 0.1)
 ALPHA_BAR = chain.linear(T, 0.0005, 0.1).alpha_bar
 A, S = ALPHA_BAR.sqrt(), (1 - ALPHA_BAR).sqrt()
 STEPS = pytest.mark.parametrize("t", [1, 20, 60, 120, 200])
-DEFINITIONS = {
-    "tweedie": "def ",
-    "gaussian-guess": "def ",
-    "mixture-guess": "def ",
-    "perfect-guess": "def ",
-}
+DEFINITIONS = ("tweedie", "gaussian-guess", "mixture-guess", "perfect-guess")
 
 
 @pytest.fixture(scope="module")
@@ -285,16 +281,20 @@ def test_every_check_in_the_chapter_came_out_true(cells):
     assert "True" in said and "False" not in said
 
 
-def numbers(cell) -> list[float]:
-    return [float(word.rstrip("%")) for word in printed(cell).replace(",", "").split() if _is_number(word)]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word.rstrip("%"))
-    except ValueError:
-        return False
-    return True
+@pytest.mark.parametrize(
+    ("prose", "run"),
+    [
+        ("two-errors-saw", "two-errors"),
+        ("curves-saw", "curves"),
+        ("ex-duplicates-solution", "ex-duplicates-solved"),
+    ],
+)
+def test_numbers_in_the_prose_are_those_of_the_run(cells, prose, run):
+    said = {float(number) for number in re.findall(r"(?<![\w.])\d\.\d+", cells[prose].source)}
+    came = [float(number) for number in re.findall(r"\d\.\d+", printed(cells[run]))]
+    for number in said - {0.13, 0.5}:
+        digits = len(str(number)) - 2
+        assert any(round(each, digits) == number for each in came), number
 
 
 def test_the_perfect_denoiser_copies_and_the_network_does_not(cells):
@@ -309,7 +309,7 @@ def test_the_network_errs_alike_on_old_and_new_digits_and_the_perfect_denoiser_d
         error[where.strip(), who.split(":")[0].strip()] = float(line.split()[-1])
     assert error["training", "10,000 points"] == 0
     assert error["test", "network"] < error["test", "Gaussian"] < error["test", "10,000 points"]
-    assert error["test", "network"] == pytest.approx(error["training", "network"], rel=0.1)
+    assert error["test", "network"] == pytest.approx(error["training", "network"], rel=0.2)
 
 
 # --- exercises: right in another way, and nearly right
