@@ -647,11 +647,28 @@ def run_export(args: argparse.Namespace) -> int:
     model.provenance["settings"] = {
         k: v for k, v in model.provenance.get("settings", {}).items() if k not in local
     }
-    path = checkpoint.export(model, args.out)
+    measured = [_read_evaluation(path) for path in args.metrics]
+    notes = {}
+    if measured:
+        from . import evaluate
+
+        notes = {"metrics": measured, "sampling": {name: measured[0][name] for name in evaluate.DEFAULTS}}
+    path = checkpoint.export(model, args.out, **notes)
     print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, the average after {model.step} steps, in half precision"
     )
     return 0
+
+
+def _read_evaluation(path: str) -> dict:
+    """What --json wrote, without what says nothing of the model."""
+    from . import evaluate
+
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {key: found[key] for key in (*evaluate.ASKED, "bits", "metrics")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"--metrics {path}: not what `evaluate --json` writes ({error!r})") from error
 
 
 def run_data(args: argparse.Namespace) -> int:
@@ -826,6 +843,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     export.add_argument("checkpoint", metavar="CHECKPOINT")
     export.add_argument("--out", required=True)
+    export.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="evaluations of it (evaluate --json) to keep in the file; it will recommend the first one's sampling",
+    )
 
     sets = command("data", run_data, "List the image sets, or fetch one.",
                    "  python -m ddpm_lib data list\n  python -m ddpm_lib data get mnist-full")  # fmt: skip

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
 from .checkpoint import Checkpoint, provenance, shipped, write_whole
 from .evaluate import ASKED
@@ -125,8 +126,16 @@ def model_file(name: str) -> Path:
 
 
 def file_mark(path: Path) -> str:
-    """The first 16 digits of a file's SHA-256: the same for the same file only."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    """16 digits that are the same for the same model only: of a checkpoint's network, schedule, prediction and
+    weights, and not of how it was trained and measured."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ddpm_lib"])
+        drawing = {name: header[name] for name in ("network", "schedule", "predict")}
+        digest = hashlib.sha256(json.dumps(drawing, sort_keys=True).encode())
+        for name in sorted(file.keys()):
+            digest.update(name.encode())
+            digest.update(file.get_tensor(name).reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _bare(name: str) -> str:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
-from ddpm_lib import checkpoint, cli, evaluate, schedule
+from ddpm_lib import checkpoint, cli, evaluate, ledger, schedule
 from ddpm_lib.data import DATASETS, load_images
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.training import TrainConfig
@@ -308,7 +308,7 @@ def test_data_list_shows_the_sets(capsys):
 
 
 def test_help_teaches(capsys):
-    for command in ("train", "sample", "evaluate", "export", "data"):
+    for command in ("train", "sample", "evaluate", "export", "data", "exercises"):
         with pytest.raises(SystemExit) as stopped:
             run(command, "--help")
         assert stopped.value.code == 0 and "Examples:" in capsys.readouterr().out
@@ -605,6 +605,37 @@ def test_evaluate_tells_whether_the_stored_numbers_come_out_again(tmp_path, caps
     checkpoint.export(checkpoint.load(trained), model, metrics={"label accuracy": 1})
     assert run("evaluate", model, *options) == 2
     assert_one_line(capsys, ["list of evaluations"])
+
+
+def test_export_keeps_evaluations_and_recommends_their_sampling(tmp_path, capsys, trained, quick):
+    first, model = tmp_path / "first.json", tmp_path / "m.safetensors"
+    how = ("--sampler", "ddim", "--steps", 2, "--scale", 1.5)
+    assert run("evaluate", trained, *quick, *how, "--json", first) == 0
+    assert run("export", trained, "--out", model, "--metrics", first) == 0
+    found = checkpoint.load(model).provenance
+    assert found["sampling"] == {"sampler": "ddim", "steps": 2, "scale": 1.5}
+    assert found["metrics"][0]["metrics"] == json.loads(first.read_text())["metrics"]
+    assert str(tmp_path) not in json.dumps(found)
+    capsys.readouterr()
+    assert run("evaluate", model, *quick) == 0
+    assert "as stored" in capsys.readouterr().out
+    # what is known about a model does not make it another one
+    bare = tmp_path / "bare.safetensors"
+    assert run("export", trained, "--out", bare) == 0
+    assert (
+        ledger.file_mark(bare)
+        == ledger.file_mark(model)
+        != ledger.file_mark(trained / "checkpoint.safetensors")
+    )
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"count": 10}'])
+def test_export_refuses_what_is_no_evaluation(tmp_path, capsys, trained, text):
+    (tmp_path / "bad.json").write_text(text)
+    out = tmp_path / "m.safetensors"
+    assert run("export", trained, "--out", out, "--metrics", tmp_path / "bad.json") == 2
+    assert_one_line(capsys, ["--metrics", "evaluate --json"])
+    assert not out.exists()
 
 
 def test_two_values_agree_within_both_intervals():
