@@ -63,7 +63,7 @@ def _jump_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
         return "It is no mixture of x and eps: it must be a number times x plus a number times eps."
     of_x, of_eps = (
         f"the factor of {name} "
-        + ("is right" if abs(a - b) < 1e-4 else f"is {float(a):.3f}, should be {float(b):.3f}")
+        + ("is right" if abs(a - b) < 1e-4 else f"is {float(a):.4f}, should be {float(b):.4f}")
         for name, a, b in zip(("x", "eps"), mine, right, strict=True)
     )
     return f"From step {t} to step {t + k} {of_x}, and {of_eps}."
