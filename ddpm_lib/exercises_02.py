@@ -21,6 +21,11 @@ def _between(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
+def _as_tensor(got: object) -> Tensor:
+    """An attempt may return a list of numbers."""
+    return torch.as_tensor(got, dtype=torch.float64)
+
+
 # --- several steps at once
 
 
@@ -55,6 +60,7 @@ def _jump_difference(x, t, k, eps, alpha_bar):
 
 def _jump_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     x, t, k, eps, _ = arguments
+    got = _as_tensor(got)
     basis = torch.stack([x.flatten(), eps.flatten()], dim=1)
     mine, right = (
         torch.linalg.lstsq(basis, each.flatten()[:, None]).solution[:, 0] for each in (got, wanted)
@@ -89,6 +95,7 @@ def _pushes(alpha_bar: Tensor, largest: float = 0.999) -> Tensor:
 
 
 def _cosine_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    got = _as_tensor(got)
     if abs(got[0]) > 1e-9:
         return f"Entry 0 belongs to the clean picture: beta_0 must be 0, and is {float(got[0]):.4g}."
     wrong = ((got - wanted).abs() > 2e-5).nonzero()[:, 0].tolist()
@@ -137,6 +144,7 @@ def _rescale_last_only(alpha_bar):
 
 
 def _rescale_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    got = _as_tensor(got)
     for t, name in ((0, "clean picture"), (1, "first step"), (-1, "last step")):
         if abs(got[t] - wanted[t]) > 1e-6:
             return f"The {name} should have alpha_bar {float(wanted[t]):.6g}, and has {float(got[t]):.6g}."
@@ -163,6 +171,7 @@ def _table(T, first, last):
 
 
 def _table_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    got = _as_tensor(got)
     if abs(got[0] - 1) > 1e-9:
         return f"alpha_bar[0] belongs to the clean picture: it must be 1, and is {float(got[0]):.4g}."
     beta, right = (1 - each[1:] / each[:-1] for each in (got, wanted))
