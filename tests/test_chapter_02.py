@@ -73,6 +73,12 @@ def test_the_check_of_the_end_knows_good_chains_from_bad(book, steps, capsys):
     assert ("FAILS" in capsys.readouterr().out) == (steps != 1000)
 
 
+def test_the_check_of_the_end_asks_for_the_amplitude(book):
+    # Stable Diffusion's table: 0.5 % of the variance is left, and 7 % of the amplitude
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    assert not book["ends_in_noise"](beta)
+
+
 def test_the_numbers_that_the_prose_repeats(printed):
     for T, left in ((50, 0.78), (200, 0.36), (300, 0.22), (1000, 0.006)):
         exact = math.exp(0.5 * sum(math.log1p(-b) for b in np.linspace(1e-4, 0.02, T)))
