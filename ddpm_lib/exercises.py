@@ -318,7 +318,7 @@ def _problem(exercise: Exercise, arguments: tuple, got: object, wanted: object) 
         return "It returns None: is there a `return` missing?"
     text = _difference(got, wanted, _tolerance(exercise, arguments))
     if text and _comparable(got, wanted):
-        return exercise.explain(arguments, _plain(got), _plain(wanted)) or text
+        return exercise.explain(arguments, _plain(got, wanted), _plain(wanted, wanted)) or text
     return text
 
 
@@ -334,11 +334,13 @@ def _comparable(got: object, wanted: object) -> bool:
     return alike and bool(got.isfinite().all())
 
 
-def _plain(value: object) -> object:
-    """For explain: tensors in float64, the rest as it is."""
-    if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
-    return _tensor(value).double() if isinstance(value, Tensor | np.ndarray) else value
+def _plain(value: object, wanted: object) -> object:
+    """For explain: whatever way it was given, tensors in float64 where tensors are wanted."""
+    if isinstance(wanted, tuple | list):
+        return tuple(map(_plain, value, wanted))
+    if isinstance(wanted, Tensor):
+        return _tensor(value).double()
+    return value
 
 
 def _difference(got: object, wanted: object, tolerance, equal_nan: bool = False) -> str:

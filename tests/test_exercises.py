@@ -299,6 +299,8 @@ def test_wrong_shapes_types_and_numbers_are_described():
     assert "Value 2 of 2: It is 7, should be 12800" in said("sampling.calls", (200, 7))
     assert "factor of x0 is right" in said("chain.noising", lambda x0, t, eps: in_place(x0, t, 2 * eps))
     assert "no mixture" in said("chain.noising", lambda x0, t, eps: in_place(x0, t, eps) ** 2)
+    assert "should be" in said("chain.noising", lambda x0, t, eps: (2 * x0).tolist())
+    assert "mean is not right" in said("chain.narrow_step", lambda x, x0, t, z: (2 * x).numpy())
 
 
 @pytest.mark.parametrize(
