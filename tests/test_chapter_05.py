@@ -1,0 +1,395 @@
+"""Chapter 5: the code that it writes out is the library's, its equations are true, its claims hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from conftest import close
+
+from ddpm_lib import chain, denoiser, sampling
+from ddpm_lib.exercises import check
+from ddpm_lib.schedule import cosine, flow
+from ddpm_lib.toy import Gaussian, Mixture
+from ddpm_lib.training import min_snr
+
+CHAPTER = Path(__file__).parents[1] / "book" / "05_five_names_for_one_network.ipynb"
+NAMES = ("eps", "x0", "v", "score", "flow")
+LIBRARY = ("eps", "x0", "v", "flow")
+STEPS = (1, 40, 300, 500, 700, 960, 999)
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict[str, str]:
+    nb = nbformat.v4.reads(CHAPTER.read_text(encoding="utf-8"))
+    return {cell.id: cell.source for cell in nb.cells}
+
+
+@pytest.fixture(scope="module")
+def book(cells) -> dict:
+    """What the cells that define functions leave behind, in the order of the chapter."""
+    names = {
+        "torch": torch,
+        "schedule": cosine(1000),
+        "generator": torch.Generator().manual_seed(0),
+        "print": lambda *values: None,
+    }
+    for name in ("pairs", "unmix", "rate-code", "step-code", "weight-code"):
+        exec(cells[name], names)
+    names["A"], names["S"] = names["a"][1:], names["s"][1:]
+    names["logsnr"] = 2 * (names["A"] / names["S"]).log()
+    for name in ("min-snr", "bug-symptom", "bug-check", "train", "guess"):
+        exec(cells[name], names)
+    return names
+
+
+def draws(*shape: int, count: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *shape, generator=generator, dtype=torch.float64).unbind(0)
+
+
+# --- the code is the library's
+
+
+@pytest.mark.equation("eq-name", "eq-unmix")
+@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("t", STEPS)
+def test_mix_and_unmix_are_the_librarys(book, name, t):
+    a, s = book["a"][t], book["s"][t]
+    x0, eps = draws(5, 3)
+    y = book["mix"](x0, eps, a, s, name)
+    close(y, denoiser.target(x0, eps, a, s, name), 1e-6)
+    x_t = a * x0 + s * eps
+    close(book["unmix"](x_t, y, a, s, name)[0], denoiser.to_x0(x_t, y, a, s, name), 1e-6)
+
+
+def test_the_tables_are_the_chains(book):
+    alpha_bar = chain.cosine(1000).alpha_bar
+    close(book["a"], alpha_bar.sqrt(), 1e-9)
+    close(book["s"], (1 - alpha_bar).sqrt(), 1e-9)
+
+
+@pytest.mark.equation("eq-min-snr")
+@pytest.mark.parametrize("name", LIBRARY)
+def test_min_snr_is_the_librarys(book, name):
+    theirs = min_snr(5.0, denoiser.Denoiser(None, cosine(1000), name))(book["logsnr"])
+    ours = book["my_min_snr"](name, book["A"], book["S"])
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+
+
+# --- the equations
+
+
+@pytest.mark.equation("eq-unmix")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("t", STEPS)
+def test_eq_unmix_solves_the_two_equations(book, name, t):
+    a, s = book["a"][t], book["s"][t]
+    p, q = book["PAIRS"][name](a, s)
+    x_t, y = draws(50)
+    rows = torch.tensor([[a, s], [p, q]], dtype=torch.float64)
+    solved = torch.linalg.solve(rows, torch.stack([x_t, y]))
+    ours = torch.stack(book["unmix"](x_t, y, a, s, name))
+    torch.testing.assert_close(ours, solved, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.equation("eq-name", "eq-unmix")
+def test_the_names_are_the_papers(book):
+    x0, eps = draws(4)
+    a, s = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    wanted = {"eps": eps, "x0": x0, "v": 0.6 * eps - 0.8 * x0, "score": -eps / 0.8, "flow": eps - x0}
+    for name in NAMES:
+        y = book["mix"](x0, eps, a, s, name)
+        close(y, wanted[name], 1e-12)
+        back = book["unmix"](a * x0 + s * eps, y, a, s, name)
+        close(torch.stack(back), torch.stack([x0, eps]), 1e-12)
+
+
+@pytest.mark.equation("eq-name")
+@pytest.mark.parametrize("t", [20, 400, 900])
+def test_the_score_is_the_gradient_of_the_log_density(book, t):
+    world, schedule = Mixture(torch.tensor([0.3, 0.7]), torch.randn(2, 2), 0.2), cosine(1000)
+    (x,) = draws(30, 2, count=1)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(world.log_prob(x, schedule, t / 1000).sum(), x)
+    best = world.denoiser(schedule)(x.detach(), t / 1000)
+    a, s = book["a"][t], book["s"][t]
+    _, noise = book["unmix"](x.detach(), best, a, s, "x0")
+    close(book["mix"](0, noise, a, s, "score"), gradient, 1e-9)
+
+
+@pytest.mark.equation("eq-velocities")
+def test_v_and_flow_are_derivatives_of_their_paths(book):
+    x0, eps = draws(7)
+    for at in (0.1, 0.8, 1.5):
+        angle = torch.tensor(at, dtype=torch.float64)
+        path = lambda phi: phi.cos() * x0 + phi.sin() * eps  # noqa: E731
+        slope = torch.autograd.functional.jacobian(path, angle)
+        close(book["mix"](x0, eps, angle.cos(), angle.sin(), "v"), slope, 1e-12)
+        line = lambda tau: (1 - tau) * x0 + tau * eps  # noqa: E731
+        slope = torch.autograd.functional.jacobian(line, angle)
+        close(book["mix"](x0, eps, 1 - angle, angle, "flow"), slope, 1e-12)
+
+
+@pytest.mark.equation("eq-rate")
+@pytest.mark.parametrize("given", NAMES)
+@pytest.mark.parametrize("wanted", NAMES)
+def test_eq_rate_is_the_derivative_of_the_conversion(book, given, wanted):
+    for t in STEPS:
+        a, s = book["a"][t], book["s"][t]
+        x_t, y = draws(1, seed=t)
+        slope = torch.autograd.functional.jacobian(
+            lambda y, a=a, s=s, x_t=x_t: book["mix"](*book["unmix"](x_t, y, a, s, given), a, s, wanted), y
+        )
+        rate = torch.as_tensor(book["exchange"](given, wanted, a, s), dtype=torch.float64)
+        torch.testing.assert_close(slope.reshape(()), rate, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.equation("eq-plain-step")
+@pytest.mark.parametrize("name", LIBRARY)
+def test_eq_plain_step_is_ddim_without_noise(book, name):
+    schedule, (x_t, y) = cosine(1000), draws(6, 2)
+    for t, earlier in [(990, 950), (500, 100), (40, 0)]:
+        guess = lambda x, time, t=t: denoiser.to_x0(x, y, book["a"][t], book["s"][t], name)  # noqa: E731
+        times = torch.tensor([t, earlier], dtype=torch.float64) / 1000
+        theirs = sampling.last(sampling.ddim(guess, x_t, schedule, times))
+        close(book["plain_step"](x_t, y, t, earlier, name), theirs, 1e-9)
+
+
+@pytest.mark.equation("eq-step-error")
+@pytest.mark.parametrize("name", NAMES)
+def test_eq_step_error_is_what_an_error_does_to_a_step(book, name):
+    x_t, y = draws(5)
+    angle = torch.acos(book["a"])
+    for t, earlier in [(990, 950), (500, 100), (40, 1)]:
+        p, q = book["PAIRS"][name](book["a"][t], book["s"][t])
+        area = book["a"][t] * q - book["s"][t] * p
+        step = book["plain_step"]
+        moved = step(x_t, y + 0.01, t, earlier, name) - step(x_t, y, t, earlier, name)
+        formula = -torch.sin(angle[t] - angle[earlier]) / area * 0.01
+        close(moved, formula.expand(5), 1e-9)
+
+
+@pytest.mark.equation("eq-weight")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("t", STEPS)
+def test_eq_weight_is_the_price_of_a_guess(book, name, t):
+    a, s = book["a"][t], book["s"][t]
+    x0, eps, guess = draws(200, count=3)
+    guess_eps = (a * x0 + s * eps - a * guess) / s
+    loss = (book["mix"](guess, guess_eps, a, s, name) - book["mix"](x0, eps, a, s, name)).square().mean()
+    price = loss / (guess - x0).square().mean()
+    snr = (a / s) ** 2
+    table = {"eps": snr, "x0": 1, "v": snr + 1, "score": snr * (snr + 1), "flow": (1 + snr.sqrt()) ** 2}
+    assert price.item() == pytest.approx(float(table[name]), rel=1e-6)
+    assert float(book["own_weight"](name, a, s)) == pytest.approx(float(table[name]), rel=1e-6)
+
+
+@pytest.mark.equation("eq-min-snr")
+def test_eq_min_snr_is_the_papers_for_its_three_targets(book):
+    snr = (book["A"] / book["S"]) ** 2
+    least = torch.minimum(snr, torch.tensor(5.0, dtype=torch.float64))
+    for name, wanted in (("eps", least / snr), ("x0", least), ("v", least / (snr + 1))):
+        ours = book["my_min_snr"](name, book["A"], book["S"])
+        torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.equation("eq-floor")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("t", STEPS)
+def test_eq_floor_is_what_is_left_of_a_normal_variable(book, name, t):
+    a, s = book["a"][t], book["s"][t]
+    p, q = book["PAIRS"][name](a, s)
+    mixing = torch.tensor([[a, s], [p, q]], dtype=torch.float64)
+    precision = torch.linalg.inv(mixing @ mixing.T)
+    assert float(1 / precision[1, 1]) == pytest.approx(float((a * q - s * p) ** 2), rel=1e-6)
+
+
+@pytest.mark.equation("eq-floor", "eq-grain")
+@pytest.mark.parametrize("name", NAMES)
+def test_eq_grain_by_monte_carlo_with_the_perfect_denoiser(book, name):
+    n, schedule = 40_000, cosine(1000)
+    best = Gaussian(torch.zeros(1), 1.0).denoiser(schedule)
+    x0, eps = draws(n, 1, seed=3)
+    for t in (50, 500, 950):
+        a, s = book["a"][t], book["s"][t]
+        x_t = a * x0 + s * eps
+        guess = best(x_t, t / 1000)
+        answer = book["mix"](guess, (x_t - a * guess) / s, a, s, name).requires_grad_()
+        weight = 0.3
+        loss = weight * (answer - book["mix"](x0, eps, a, s, name)).square().sum()
+        (gradient,) = torch.autograd.grad(loss, answer)
+        p, q = book["PAIRS"][name](a, s)
+        formula = 4 * weight**2 * (a * q - s * p) ** 2
+        assert abs(gradient.var() / formula - 1) < 4 * (2 / n) ** 0.5
+
+
+# --- the claims
+
+
+def test_a_perfect_denoiser_with_an_error_draws_as_the_first_figure_says(cells):
+    drawn = {}
+    names = {"plot_points": None}
+    source = cells["four-cats"].replace("from ddpm_lib.plotting import plot_points\n", "")
+    names["plot_points"] = lambda clouds, titles, **_: drawn.update(zip(titles, clouds, strict=True))
+    exec(source, names)
+    covered = {
+        title: (torch.cdist(names["cat"], cloud).amin(1) < 0.2).float().mean().item()
+        for title, cloud in drawn.items()
+    }
+    assert covered["noise"] < 0.15
+    assert min(covered["no error"], covered["v"], covered["velocity"]) > 0.95
+    distance = {title: torch.cdist(cloud, names["cat"]).amin(1).mean() for title, cloud in drawn.items()}
+    assert distance["picture"] > 3 * max(distance["v"], distance["velocity"])
+
+
+def test_the_wrong_weights_fail_their_check_and_the_right_ones_pass(book):
+    said = []
+    check_cell = dict(book, print=lambda *values: said.append(" ".join(map(str, values))))
+    costs = type(book["costs_the_same"])(book["costs_the_same"].__code__, check_cell)
+    failures = {}
+    for weight, name in (("eps", "eps"), ("eps", "v"), ("v_repair", "v"), ("v", "v")):
+        said.clear()
+        costs(book[f"weight_{weight}"], name)
+        failures[weight, name] = sum("FAILS" in line for line in said)
+        assert len(said) == 3
+    assert failures == {("eps", "eps"): 0, ("eps", "v"): 3, ("v_repair", "v"): 2, ("v", "v"): 0}
+
+
+def test_noise_on_a_cosine_schedule_needs_clipping_and_v_does_not(book):
+    fog = torch.randn(1000, 2, generator=torch.Generator().manual_seed(1))
+    edge, schedule, valid = book["data"].abs().max().item(), cosine(1000), {}
+    for name in ("eps", "v"):
+        free = book["guess_of"](book["train"](name), name)
+        for how, guess in (("free", free), ("clipped", sampling.clipped(free, -edge, edge))):
+            steps = sampling.ddim(guess, fog, schedule, schedule.times(50))
+            valid[name, how] = book["valid"](sampling.last(steps))
+    assert valid["eps", "free"] < 0.05
+    assert min(valid["eps", "clipped"], valid["v", "free"], valid["v", "clipped"]) > 0.5
+
+
+# --- the exercises, solved in other ways
+
+
+PAIRS = {
+    "eps": lambda a, s: (0, 1),
+    "x0": lambda a, s: (1, 0),
+    "v": lambda a, s: (-s, a),
+    "score": lambda a, s: (0, -1 / s),
+    "flow": lambda a, s: (-1, 1),
+}
+
+
+def convert_by_the_rate(x_t, y, a, s, given, wanted):
+    (p, q), (r, u) = PAIRS[given](a, s), PAIRS[wanted](a, s)
+    area, other = a * q - s * p, a * u - s * r
+    return other / area * y + (r * q - u * p) / area * x_t
+
+
+def convert_in_numpy(x_t, y, a, s, given, wanted):
+    rows = np.array([[a, s], PAIRS[given](a, s)])
+    both = np.linalg.solve(rows, np.stack([np.ravel(x_t), np.ravel(y)]))
+    return (np.array(PAIRS[wanted](a, s)) @ both).reshape(np.shape(x_t))
+
+
+def convert_in_float32_and_in_place(x_t, y, a, s, given, wanted):
+    return convert_by_the_rate(x_t.float(), torch.as_tensor(y).float().clone().mul_(1), a, s, given, wanted)
+
+
+def convert_with_branches(x_t, y, a, s, given, wanted):
+    if given == wanted:
+        return y
+    x0 = {
+        "eps": lambda: (x_t - s * y) / a,
+        "x0": lambda: y,
+        "v": lambda: a * x_t - s * y,
+        "score": lambda: (x_t + s * s * y) / a,
+        "flow": lambda: (x_t - s * y) / (a + s),
+    }[given]()
+    eps = (x_t - a * x0) / s
+    return {"eps": eps, "x0": x0, "v": a * eps - s * x0, "score": -eps / s, "flow": eps - x0}[wanted]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [convert_by_the_rate, convert_in_numpy, convert_in_float32_and_in_place, convert_with_branches],
+)
+def test_other_ways_to_convert_are_correct(attempt):
+    assert check("targets.convert", attempt, record=False)
+
+
+def weight_in_loops(logsnr, gamma, name):
+    weights = []
+    for value in logsnr.tolist():
+        snr = 2.718281828459045**value
+        own = snr if name == "eps" else 1.0 if name == "x0" else snr + 1
+        weights.append(min(snr, gamma) / own)
+    return weights
+
+
+def weight_in_numpy(logsnr, gamma, name):
+    snr = np.exp(logsnr.numpy())
+    own = {"eps": snr, "x0": np.ones_like(snr), "v": snr + 1}[name]
+    return np.minimum(snr, gamma) / own
+
+
+def weight_by_sigmoid(logsnr, gamma, name):
+    a, s = logsnr.float().sigmoid().sqrt(), (-logsnr.float()).sigmoid().sqrt()
+    p, q = PAIRS[name](a, s)
+    return ((a / s) ** 2).clamp(max=gamma) * s**2 / (a * q - s * p) ** 2
+
+
+@pytest.mark.parametrize("attempt", [weight_in_loops, weight_in_numpy, weight_by_sigmoid])
+def test_other_ways_to_weigh_are_correct(attempt):
+    assert check("targets.min_snr", attempt, record=False)
+
+
+def test_other_ways_to_read_and_to_say_are_correct():
+    def by_our_letters(x, u, tau):
+        t, ours = 1 - tau, -u
+        return [x - t * ours, x + (1 - t) * ours]
+
+    def by_the_library(x, u, tau):
+        a, s = flow().signal_noise(1 - tau)
+        x0 = denoiser.to_x0(x, -u, a, s, "flow")
+        return x0, (x - a * x0) / s
+
+    assert check("targets.published", by_our_letters, record=False)
+    assert check("targets.published", by_the_library, record=False)
+    picture, noise = ["noisy", "never", "never", "noisy", "never"], ["never", "clean"] + 3 * ["never"]
+    assert check("targets.blow_up", [picture, noise], record=False)
+
+
+def test_near_misses_fail_and_are_described():
+    def spoilt(x_t, y, a, s, given, wanted):
+        right = convert_with_branches(x_t, y, a, s, given, wanted)
+        return right + 1e-3 if (given, wanted) == ("score", "x0") else right
+
+    text = check("targets.convert", spoilt, record=False).text
+    assert "24 of the 25" in text and "From 'score' to 'x0'" in text
+
+    def one_way(x_t, y, a, s, given, wanted):
+        return convert_with_branches(x_t, y, a, s, given, wanted) * (1 + 1e-4)
+
+    assert not check("targets.convert", one_way, record=False)
+    text = check("targets.min_snr", lambda logsnr, gamma, name: weight_in_numpy(logsnr, 5.0, name), record=False).text
+    assert text.startswith("not yet")
+
+    def squared_for_v(logsnr, gamma, name):
+        weight = weight_by_sigmoid(logsnr, gamma, name)
+        return weight**2 if name == "v" else weight
+
+    text = check("targets.min_snr", squared_for_v, record=False).text
+    assert "right for eps and x0, and not for v" in text
+
+    def half(x, u, tau):
+        return x + (1 - tau) * u, x + tau * u
+
+    assert "picture is right, and the noise is not" in check("targets.published", half, record=False).text
+    words = (("noisy", "never", "never", "noisy", "noisy"), ("never", "clean", "never", "never", "never"))
+    assert "'flow'" in check("targets.blow_up", words, record=False).text
+    words = (("right", "never", "never", "noisy", "never"), words[1])
+    assert "'right' is none of" in check("targets.blow_up", words, record=False).text
