@@ -131,9 +131,7 @@ def _explain_weights(arguments: tuple, got: tuple, wanted: tuple) -> str:
     if not right:
         return "None of the three is right. Turn each into a weight on the squared error of x_0, and compare."
     wrong = " and ".join(sorted({"eps", "x0", "v"} - set(right)))
-    return (
-        f"It is right for {' and '.join(right)}, and not for {wrong}: the same guess must cost the same there."
-    )
+    return f"It is right for {' and '.join(right)}, and not for {wrong}: the same guess must cost the same there."
 
 
 # --- targets.blow_up

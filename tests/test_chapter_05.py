@@ -259,16 +259,39 @@ def test_the_wrong_weights_fail_their_check_and_the_right_ones_pass(book):
     assert failures == {("eps", "eps"): 0, ("eps", "v"): 3, ("v_repair", "v"): 2, ("v", "v"): 0}
 
 
-def test_noise_on_a_cosine_schedule_needs_clipping_and_v_does_not(book):
+@pytest.fixture(scope="module")
+def trained(book) -> dict:
+    return {name: book["guess_of"](book["train"](name), name) for name in ("eps", "x0", "v")}
+
+
+def test_noise_on_a_cosine_schedule_needs_clipping_and_v_does_not(book, trained):
     fog = torch.randn(1000, 2, generator=torch.Generator().manual_seed(1))
     edge, schedule, valid = book["data"].abs().max().item(), cosine(1000), {}
     for name in ("eps", "v"):
-        free = book["guess_of"](book["train"](name), name)
+        free = trained[name]
         for how, guess in (("free", free), ("clipped", sampling.clipped(free, -edge, edge))):
             steps = sampling.ddim(guess, fog, schedule, schedule.times(50))
             valid[name, how] = book["valid"](sampling.last(steps))
     assert valid["eps", "free"] < 0.05
-    assert min(valid["eps", "clipped"], valid["v", "free"], valid["v", "clipped"]) > 0.5
+    assert min(valid["eps", "clipped"], valid["v", "free"], valid["v", "clipped"]) > 0.75
+
+
+def test_trained_networks_err_where_their_names_amplify(book, trained):
+    best, error = book["world"].denoiser(cosine(1000)), {}
+    for t in (10, 985):
+        _, _, x_t = book["batch"](2000, t, torch.Generator().manual_seed(2))
+        for name, guess in trained.items():
+            with torch.no_grad():
+                off = guess(x_t, t / 1000) - best(x_t, t / 1000)
+            error[name, t] = off.square().mean().sqrt().item()
+    assert error["eps", 985] > 8 * max(error["v", 985], error["x0", 985])
+    assert error["x0", 10] > 8 * max(error["v", 10], error["eps", 10])
+
+
+def test_the_data_of_the_test_have_variance_one_and_are_valid(book):
+    data = book["data"]
+    assert abs(data.square().mean().item() - 1) < 0.02
+    assert abs(book["valid"](data) - 0.989) < 4 * (0.011 / len(data)) ** 0.5
 
 
 # --- the exercises, solved in other ways
@@ -375,7 +398,9 @@ def test_near_misses_fail_and_are_described():
         return convert_with_branches(x_t, y, a, s, given, wanted) * (1 + 1e-4)
 
     assert not check("targets.convert", one_way, record=False)
-    text = check("targets.min_snr", lambda logsnr, gamma, name: weight_in_numpy(logsnr, 5.0, name), record=False).text
+    text = check(
+        "targets.min_snr", lambda logsnr, gamma, name: weight_in_numpy(logsnr, 5.0, name), record=False
+    ).text
     assert text.startswith("not yet")
 
     def squared_for_v(logsnr, gamma, name):
