@@ -292,8 +292,8 @@ EXERCISES = (
         explain=_rescale_explain,
     ),
     Exercise(
-        "schedule.squared_twice",
-        "A schedule that squares twice",
+        "schedule.hardly_spoils",
+        "A schedule that hardly spoils",
         _table,
         (
             Slip("That is the table as it was: each push is far too small.", lambda T, first, last: _falling(_roots(T, first, last) ** 4)),

@@ -303,6 +303,14 @@ def test_wrong_shapes_types_and_numbers_are_described():
     assert "mean is not right" in said("chain.narrow_step", lambda x, x0, t, z: (2 * x).numpy())
 
 
+def test_noise_at_the_last_step_does_not_pass():
+    def with_noise_at_the_end(x, x0, t, z):
+        return find("chain.narrow_step").answer(x, x0, t, z) + (0.01 * z if t == 1 else 0)
+
+    # one in 26 checks never comes to t = 1
+    assert sum(bool(check("chain.narrow_step", with_noise_at_the_end)) for _ in range(20)) < 6
+
+
 @pytest.mark.parametrize(
     "spoiled",
     [
