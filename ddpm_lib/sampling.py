@@ -123,10 +123,14 @@ def ddpm(
     )
 
 
-def _moves(denoise, x, schedule, times, generator, noise) -> Iterator[Step]:
+def _moves(
+    denoise, x, schedule, times, generator, noise, estimate=lambda answer, start, end: answer
+) -> Iterator[Step]:
+    """The loop of every sampler that asks once a step. noise: two knots -> (sigma, spread), see move; estimate:
+    the network's answer and two knots -> the x_0 to move with."""
     knots, denoise = _knots(schedule, times), torch.no_grad()(denoise)
     for index, (start, end) in enumerate(zip(knots, knots[1:], strict=False), 1):
-        x0 = denoise(x, start.t)
+        x0 = estimate(denoise(x, start.t), start, end)
         sigma, spread = noise(start, end)
         z = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) if sigma else None
         x = move(x, x0, start, end, sigma, spread, z)
@@ -152,30 +156,33 @@ def heun(denoise: Denoise, x: Tensor, schedule: Schedule, times: Tensor) -> Iter
 def dpm_solver_2m(denoise: Denoise, x: Tensor, schedule: Schedule, times: Tensor) -> Iterator[Step]:
     """DPM-Solver++(2M): second order with one network call a step, by remembering the last answer
     (Lu et al. 2022, arXiv 2211.01095, algorithm 2). First and last steps are DDIM's. Arguments as in ddim."""
-    return _remembering(denoise, x, schedule, times, None, lambda start, end: 0.0)
+    return _moves(denoise, x, schedule, times, None, lambda *knots: (0.0, 0.0), _second_order())
 
 
 def dpm_solver_2m_sde(
     denoise: Denoise, x: Tensor, schedule: Schedule, times: Tensor, generator: torch.Generator | None = None
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M): DDPM's step with 2M's estimate (Lu et al. 2022, arXiv 2211.01095); the law of the
-    samples is right to second order. Arguments as in ddpm.
-    """
-    return _remembering(denoise, x, schedule, times, generator, _posterior_std)
+    samples is right to second order. Arguments as in ddpm."""
+    return _moves(
+        denoise, x, schedule, times, generator, lambda *knots: (_posterior_std(*knots),) * 2, _second_order()
+    )
 
 
-def _remembering(denoise, x, schedule, times, generator, std) -> Iterator[Step]:
-    knots, denoise = _knots(schedule, times), torch.no_grad()(denoise)
+def _second_order() -> Callable[[Tensor, _Knot, _Knot], Tensor]:
+    """An estimate for _moves: the answers of this step and the last, extrapolated in log-SNR."""
     previous = before = None
-    for index, (start, end) in enumerate(zip(knots, knots[1:], strict=False), 1):
-        answer = x0 = denoise(x, start.t)
+
+    def estimate(answer: Tensor, start: _Knot, end: _Knot) -> Tensor:
+        nonlocal previous, before
+        x0 = answer
         if previous is not None and end.s > 0 and math.isfinite(before.logsnr):
             half = (end.logsnr - start.logsnr) / (start.logsnr - before.logsnr) / 2
             x0 = (1 + half) * answer - half * previous
-        previous, before, sigma = answer, start, std(start, end)
-        z = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype) if sigma else None
-        x = move(x, x0, start, end, sigma, sigma, z)
-        yield Step(index, end.t, x, x0)
+        previous, before = answer, start
+        return x0
+
+    return estimate
 
 
 SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
