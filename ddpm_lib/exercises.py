@@ -57,9 +57,9 @@ class Exercise:
     a tensor, a tuple of them). slips: known wrong attempts; they are told apart by what they return.
     inputs: Generator -> the arguments of one trial; functions only. run: how an attempt is tried on them,
     by default a call; it may return anything that can be compared, statistics of many calls for instance.
-    tolerance: largest |difference| / (1 + |answer|), or a function of the arguments that gives it.
+    tolerance: largest |difference| / (1 + |answer|).
     explain: (arguments, got, wanted) -> what is wrong in words of the exercise, or "" for the usual words.
-    random: attempts draw random numbers of their own, so two calls may differ.
+    trials: how many fresh inputs an attempt is tried on.
     """
 
     name: str
@@ -68,10 +68,9 @@ class Exercise:
     slips: tuple[Slip, ...]
     inputs: Callable[[torch.Generator], tuple] = lambda generator: ()
     run: Callable[[Callable, tuple], object] = lambda attempt, arguments: attempt(*arguments)
-    tolerance: float | Callable[..., float] = 1e-5
+    tolerance: float = 1e-5
     explain: Callable[[tuple, object, object], str] = lambda arguments, got, wanted: ""
     trials: int = 3
-    random: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,9 +155,7 @@ def _mark(exercise: Exercise, attempt: object, limit: float) -> tuple[str, str]:
     try:
         with _stopped_after(limit):
             got = [_outcome(exercise, attempt, arguments) for arguments in trials]
-            again = None
-            if callable(attempt) and not exercise.random:
-                again = _outcome(exercise, attempt, trials[0])
+            again = _outcome(exercise, attempt, trials[0])
     except _TooLong:
         return (
             "not yet",
@@ -168,13 +165,13 @@ def _mark(exercise: Exercise, attempt: object, limit: float) -> tuple[str, str]:
         return "not attempted", "not attempted yet."
     problems = [_problem(exercise, *each) for each in zip(trials, got, wanted, strict=True)]
     if not any(problems):
-        if again is not None and _problem(exercise, trials[0], again, wanted[0]):
+        if _problem(exercise, trials[0], again, wanted[0]):
             return "not yet", "not yet. Called twice with the same arguments, it gave two answers."
         return "correct", "correct."
     hint = _known_slip(exercise, trials, got)
     if hint:
         return "not yet", f"not yet. {hint}"
-    if again is not None and not _same(exercise, trials[0], again, got[0]):
+    if not _same(exercise, again, got[0]):
         return "not yet", (
             "not yet. Called twice with the same arguments, it gives two answers. "
             "Draw no random numbers of your own: all that you need is passed in."
@@ -290,22 +287,15 @@ def _stopped_after(limit: float):
 def _known_slip(exercise: Exercise, trials: list[tuple], got: list) -> str:
     for slip in exercise.slips:
         results = [_outcome(exercise, slip.attempt, arguments) for arguments in trials]
-        if all(
-            _same(exercise, arguments, result, mine)
-            for arguments, result, mine in zip(trials, results, got, strict=True)
-        ):
+        if all(_same(exercise, result, mine) for result, mine in zip(results, got, strict=True)):
             return slip.hint
     return ""
 
 
-def _same(exercise: Exercise, arguments: tuple, a: object, b: object) -> bool:
+def _same(exercise: Exercise, a: object, b: object) -> bool:
     if isinstance(a, _Failed) or isinstance(b, _Failed):
         return a == b
-    return not _difference(a, b, _tolerance(exercise, arguments), equal_nan=True)
-
-
-def _tolerance(exercise: Exercise, arguments: tuple):
-    return exercise.tolerance(*arguments) if callable(exercise.tolerance) else exercise.tolerance
+    return not _difference(a, b, exercise.tolerance, equal_nan=True)
 
 
 def _problem(exercise: Exercise, arguments: tuple, got: object, wanted: object) -> str:
@@ -316,7 +306,7 @@ def _problem(exercise: Exercise, arguments: tuple, got: object, wanted: object) 
         return got.text
     if got is None:
         return "It returns None: is there a `return` missing?"
-    text = _difference(got, wanted, _tolerance(exercise, arguments))
+    text = _difference(got, wanted, exercise.tolerance)
     if text and _comparable(got, wanted):
         return exercise.explain(arguments, _plain(got, wanted), _plain(wanted, wanted)) or text
     return text
@@ -343,7 +333,7 @@ def _plain(value: object, wanted: object) -> object:
     return value
 
 
-def _difference(got: object, wanted: object, tolerance, equal_nan: bool = False) -> str:
+def _difference(got: object, wanted: object, tolerance: float, equal_nan: bool = False) -> str:
     """In what got differs from wanted, or ""."""
     if isinstance(wanted, tuple | list):
         if not isinstance(got, tuple | list):
