@@ -86,7 +86,7 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
 def save_grid(images: Tensor, path: str | os.PathLike, columns: int | None = None) -> Path:
     """Writes image_grid(images, columns) as a PNG: whole, or not at all. Creates the folder if need be."""
     path = Path(path)
-    data = _png(image_grid(images, columns))
+    data = png_bytes(image_grid(images, columns))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -234,7 +234,7 @@ def animate(
     # (H, W, 3) -> (N, 3, H, W), at half size
     still = torch.stack([frames[i].permute(2, 0, 1) for i in shown])
     still = F.avg_pool2d(still.float(), 2).round().to(torch.uint8)
-    poster = _png(image_grid(still, len(shown)), colours=64)
+    poster = png_bytes(image_grid(still, len(shown)), colours=64)
     page = _FILM % {
         "poster": _data_uri(poster, "png"),
         "alt": html.escape(alt),
@@ -301,7 +301,8 @@ def _above(images: Tensor, column: int, row: int, padding: int) -> tuple[float, 
     return column * (width + padding) + width / 2, row * (height + padding) - 1.5
 
 
-def _png(picture: Tensor, colours: int | None = None) -> bytes:
+def png_bytes(picture: Tensor, colours: int | None = None) -> bytes:
+    """A PNG of picture, uint8 (H, W, 3); in no more than so many colours, if given, for a smaller file."""
     from PIL import Image
 
     image = Image.fromarray(picture.numpy())
