@@ -134,8 +134,8 @@ def stand_in(source: str) -> str:
 def labels_like(labels: Tensor, count: int) -> Tensor:
     """(count,) labels in the proportions of labels (N,), to the nearest whole number, each spread evenly.
 
-    Samples with as many of each class as of any other would differ from real images by that alone: on MNIST
-    it doubles the Fréchet distance of real images.
+    Samples with as many of each class as of any other differ by that alone from real images whose classes differ
+    in size, as those of the full MNIST do.
     """
     exact = labels.bincount().double() * count / len(labels)
     often = exact.floor().long()
