@@ -7,6 +7,7 @@ published from; the edit and source links go to `main`.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import sys
@@ -265,7 +266,7 @@ def _origin(row: dict) -> nodes.list_item:
     ]
     if row["bits"]:
         how += [f"bits per dim over {row['bits']} test images;"]
-    how += [f"file {row['file']}."]
+    how += [f"model {row['file']}."]
     eta = "" if row["eta"] is None else f", eta {row['eta']:g}"
     sampling = (
         f"{row['sampler']}, {row['steps']} steps, scale {row['scale']:g}{eta}"
@@ -281,11 +282,15 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+# Reading all tests takes half a second, and every page asks.
+checks_of_equations = functools.cache(equations.checks)
+
+
 def name_the_checks(app: Sphinx, doctree: nodes.document) -> None:
     """After each numbered equation, a small mark that leads to the test that checks it."""
     if app.builder.format != "html":
         return
-    checked = equations.checks()
+    checked = checks_of_equations()
     address = address_tool.current(ROOT).url
     for formula in list(doctree.findall(nodes.math_block)):
         found = checked.get(formula.get("label"), [])
