@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # before torch is imported: workers side by side with several threads each are many times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import nbformat
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
@@ -25,6 +27,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("book")
+
+
+def cells_of(page: str) -> dict[str, nbformat.NotebookNode]:
+    """The cells of book/PAGE.ipynb by their ids, in order."""
+    path = Path(__file__).parents[1] / "book" / f"{page}.ipynb"
+    return {cell.id: cell for cell in nbformat.read(path, 4).cells}
 
 
 def f64(values) -> torch.Tensor:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 
 import nbformat
 import pytest
 import torch
-from conftest import close, f64
+from conftest import cells_of, close, f64
 
 from ddpm_lib import chain, denoiser, sampling, schedule
 from ddpm_lib.plotting import setup
 from ddpm_lib.training import min_snr
 
-PAGE = Path(__file__).parents[1] / "book" / "bug_collection.ipynb"
 ENTRIES = range(1, 11)
 
 
 @pytest.fixture(scope="module")
 def cells() -> dict[str, nbformat.NotebookNode]:
-    nb = nbformat.v4.reads(PAGE.read_text(encoding="utf-8"))
-    return {cell.id: cell for cell in nb.cells}
+    return cells_of("bug_collection")
 
 
 @pytest.fixture(scope="module")

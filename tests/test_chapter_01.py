@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import nbformat
 import pytest
 import torch
+from conftest import cells_of
 
 from ddpm_lib import chain, sampling, schedule
 from ddpm_lib.toy import FiniteSet, shape_points
 
-CHAPTER = Path(__file__).parents[1] / "book" / "01_from_noise_to_a_picture.ipynb"
 BETAS = (200, 0.0005, 0.1)
 
 
 @pytest.fixture(scope="module")
 def cells() -> dict[str, str]:
-    nb = nbformat.v4.reads(CHAPTER.read_text(encoding="utf-8"))
-    return {cell.id: cell.source for cell in nb.cells}
+    return {name: cell.source for name, cell in cells_of("01_from_noise_to_a_picture").items()}
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import close, f64
+from conftest import cells_of, close, f64
 from torch.nn import functional as F
 
 from ddpm_lib import chain, sampling, schedule
 from ddpm_lib.exercises import check
 from ddpm_lib.toy import FiniteSet, Gaussian
 
-CHAPTER = Path(__file__).parents[1] / "book" / "02_destroying_data_on_purpose.ipynb"
 LENGTHS = (2, 10, 200, 1000)
 
 
 @pytest.fixture(scope="module")
 def cells():
-    return nbformat.v4.reads(CHAPTER.read_text(encoding="utf-8")).cells
+    return list(cells_of("02_destroying_data_on_purpose").values())
 
 
 @pytest.fixture(scope="module")

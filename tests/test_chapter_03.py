@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import close, f64
+from conftest import cells_of, close, f64
 
 from ddpm_lib import chain, schedule
 from ddpm_lib.exercises import check
 from ddpm_lib.toy import FiniteSet, Gaussian, Mixture, shape_points
 
-CHAPTER = Path(__file__).parents[1] / "book" / "03_the_perfect_denoiser.ipynb"
 T = 200
 TABLE = schedule.linear(T, 0.0005, 0.1)
 ALPHA_BAR = chain.linear(T, 0.0005, 0.1).alpha_bar
@@ -27,8 +24,7 @@ DEFINITIONS = ("tweedie", "gaussian-guess", "mixture-guess", "perfect-guess")
 
 @pytest.fixture(scope="module")
 def cells() -> dict:
-    nb = nbformat.v4.reads(CHAPTER.read_text(encoding="utf-8"))
-    return {cell.id: cell for cell in nb.cells}
+    return cells_of("03_the_perfect_denoiser")
 
 
 @pytest.fixture(scope="module")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import close
+from conftest import cells_of, close
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from ddpm_lib import chain, exercises, figures, metrics, sampling, schedule, toy
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.exercises import check
 
-CHAPTER = Path(__file__).parents[1] / "book" / "04_why_predicting_noise_is_maximum_likelihood.ipynb"
 BETAS = (200, 0.0005, 0.1)
 T = BETAS[0]
 TABLE = chain.linear(*BETAS)
@@ -38,8 +35,9 @@ def progress(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cells() -> dict[str, str]:
-    nb = nbformat.v4.reads(CHAPTER.read_text(encoding="utf-8"))
-    return {cell.id: cell.source for cell in nb.cells}
+    return {
+        name: cell.source for name, cell in cells_of("04_why_predicting_noise_is_maximum_likelihood").items()
+    }
 
 
 def only_functions(source: str) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import close
+from conftest import cells_of, close
 
 from ddpm_lib import chain, denoiser, sampling
 from ddpm_lib.exercises import check
@@ -16,7 +13,6 @@ from ddpm_lib.schedule import cosine, flow
 from ddpm_lib.toy import Gaussian, Mixture
 from ddpm_lib.training import min_snr
 
-CHAPTER = Path(__file__).parents[1] / "book" / "05_five_names_for_one_network.ipynb"
 NAMES = ("eps", "x0", "v", "score", "flow")
 LIBRARY = ("eps", "x0", "v", "flow")
 STEPS = (1, 40, 300, 500, 700, 960, 999)
@@ -24,8 +20,7 @@ STEPS = (1, 40, 300, 500, 700, 960, 999)
 
 @pytest.fixture(scope="module")
 def cells() -> dict[str, str]:
-    nb = nbformat.v4.reads(CHAPTER.read_text(encoding="utf-8"))
-    return {cell.id: cell.source for cell in nb.cells}
+    return {name: cell.source for name, cell in cells_of("05_five_names_for_one_network").items()}
 
 
 @pytest.fixture(scope="module")

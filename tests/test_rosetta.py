@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import close, f64
+from conftest import cells_of, close, f64
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
@@ -18,7 +17,6 @@ from scipy import integrate
 from ddpm_lib import chain, denoiser, sampling, schedule
 from ddpm_lib.training import min_snr
 
-PAGE = Path(__file__).parents[1] / "book" / "rosetta.ipynb"
 shares = st.floats(1e-6, 1 - 1e-6)
 numbers = st.floats(-5, 5)
 CHAINS = {"linear": chain.linear(1000), "cosine": chain.cosine(200), "short": chain.linear(50, 0.002, 0.4)}
@@ -26,8 +24,7 @@ CHAINS = {"linear": chain.linear(1000), "cosine": chain.cosine(200), "short": ch
 
 @pytest.fixture(scope="module")
 def cells() -> dict[str, nbformat.NotebookNode]:
-    nb = nbformat.v4.reads(PAGE.read_text(encoding="utf-8"))
-    return {cell.id: cell for cell in nb.cells}
+    return cells_of("rosetta")
 
 
 def run(cells, out: list[str] | None = None) -> dict:
