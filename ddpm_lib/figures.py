@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .chain import CHAINS
 from .denoiser import coefficients
-from .plotting import COLOURS, draw_points, image_grid, png_bytes
+from .plotting import COLOURS, draw_points, grey_png_bytes, image_grid, png_bytes, webp_bytes
 from .schedule import Schedule
 from .toy import FiniteSet
 
@@ -234,6 +234,72 @@ def converter(
     return _figure("converter", data, _drawn(_growth(steps, growth), (7.2, 3.2)), alt, caption)
 
 
+def gallery(
+    pictures: Tensor,
+    axes: Mapping[str, Sequence[str | float]],
+    numbers: Mapping[str, Tensor | Sequence] | None = None,
+    columns: int | None = None,
+    start: Sequence[int] = (0, 0),
+    alt: str = "Pictures to choose from by slider, with the numbers measured on each choice.",
+    caption: str = "",
+) -> Figure:
+    """Sets of images to look through along one or two axes: training steps, guidance scales, raw or averaged weights.
+
+    pictures: (A, N, C, H, W) or (A, B, N, C, H, W), N images shown together for each choice; uint8 or floats
+    in [-1, 1]. axes: name -> labels, one or two of them, in the order of the dimensions: the first is a slider,
+    the second a slider too if all its labels are numbers, else radio buttons. numbers: name -> (A,) or (A, B),
+    told for the choice and drawn over the first axis; nan where nothing was measured. columns: of the grid of N
+    images. start: the place on each axis at first. alt, caption: as in scrubber.
+
+    Grey images are kept in 16 shades, coloured ones as WebP. Raises ValueError if shapes do not fit or the
+    figure would take more than 300 kB: some 1,000 grey images of 28 x 28.
+    """
+    sizes = tuple(len(labels) for labels in axes.values())
+    if len(sizes) not in (1, 2) or pictures.ndim != len(sizes) + 4 or pictures.shape[: len(sizes)] != sizes:
+        raise ValueError(
+            "pictures must be (A, N, C, H, W) with one axis of A labels, or (A, B, N, C, H, W) with two of A and B; "
+            f"got {tuple(pictures.shape)} and axes of {sizes}"
+        )
+    values = {name: torch.as_tensor(given, dtype=torch.float64) for name, given in (numbers or {}).items()}
+    if wrong := {name: tuple(given.shape) for name, given in values.items() if tuple(given.shape) != sizes}:
+        raise ValueError(f"numbers must be {sizes}, as the axes are; got {wrong}")
+    start = tuple(start)[: len(sizes)]
+    if len(start) != len(sizes) or not all(0 <= at < size for at, size in zip(start, sizes, strict=True)):
+        raise ValueError(f"start must be a place on each axis, of {sizes}; got {start}")
+    grids = [image_grid(images, columns, 1) for images in pictures.flatten(0, len(sizes) - 1)]
+    grey = pictures.shape[-3] == 1
+    data = {
+        "axes": [
+            {
+                "name": name,
+                "labels": [label if isinstance(label, str) else _number(label) for label in labels],
+            }
+            for name, labels in axes.items()
+        ],
+        "pictures": [_picture(grid, grey) for grid in grids],
+        "numbers": {
+            name: [None if math.isnan(value) else _short(value, 6) for value in given.flatten().tolist()]
+            for name, given in values.items()
+        },
+        "at": list(start),
+    }
+    shown = torch.linspace(0, sizes[0] - 1, min(4, sizes[0])).round().long().tolist()
+    step = math.prod(sizes[1:])
+    still = [(list(axes.values())[0][i], grids[i * step + (start[1] if step > 1 else 0)]) for i in shown]
+    png = _drawn(_sheets(still, next(iter(axes))), (7.2, 7.2 / len(still) * _height(grids[0]) + 0.4))
+    return _figure("gallery", data, png, alt, caption)
+
+
+def _height(grid: Tensor) -> float:
+    return min(1.5, grid.shape[0] / grid.shape[1])
+
+
+def _picture(grid: Tensor, grey: bool) -> str:
+    """The address of a picture that stands in the page itself."""
+    kind, content = ("png", grey_png_bytes(grid[..., 0])) if grey else ("webp", webp_bytes(grid, quality=80))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 QUANTITIES = {
     "eps": ("ε", "the noise"),
     "x0": ("x₀", "the clean pixel"),
@@ -271,6 +337,7 @@ LIGHTER = {
     "hover_weights": "fewer points or steps",
     "derivation": "fewer lines",
     "converter": "a shorter caption",
+    "gallery": "fewer or smaller images",
 }
 """What makes a figure of each kind lighter."""
 
@@ -432,6 +499,19 @@ def _weights(points: Tensor, probe: Tensor, schedule: Schedule, time: float, lim
         ax.plot(*mean, "D", color=COLOURS["prediction"], label="posterior mean")
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", title=f"t = {_number(step)}")
         ax.legend(loc="lower right")
+
+    return draw
+
+
+def _sheets(sheets: Sequence[tuple[str | float, Tensor]], name: str) -> Callable:
+    def draw(drawing):
+        for i, (ax, (label, grid)) in enumerate(
+            zip(drawing.subplots(1, len(sheets), squeeze=False)[0], sheets, strict=True)
+        ):
+            ax.imshow(grid.numpy(), interpolation="nearest")
+            ax.axis("off")
+            text = label if isinstance(label, str) else f"{_number(label):g}"
+            ax.set_title(f"{name} {text}" if i == 0 else text)
 
     return draw
 

@@ -241,7 +241,7 @@ def animate(
         "caption": html.escape(caption),
         "width": frames[0].shape[1],
         "last": len(frames) - 1,
-        "frames": json.dumps([_data_uri(_webp(frame), "webp") for frame in frames]),
+        "frames": json.dumps([_data_uri(webp_bytes(frame), "webp") for frame in frames]),
         # "</" inside a script would end it
         "captions": json.dumps(list(captions)).replace("</", "<\\/"),
     }
@@ -309,10 +309,20 @@ def png_bytes(picture: Tensor, colours: int | None = None) -> bytes:
     return _encoded(image.quantize(colours) if colours else image, "PNG", optimize=True)
 
 
-def _webp(picture: Tensor) -> bytes:
+def grey_png_bytes(picture: Tensor) -> bytes:
+    """A PNG of picture, uint8 (H, W), in 16 even shades of grey."""
     from PIL import Image
 
-    return _encoded(Image.fromarray(picture.numpy()), "WEBP", quality=60, method=6)
+    image = Image.fromarray(picture.float().div(17).round().byte().numpy()).convert("P")
+    image.putpalette([17 * (i // 3) for i in range(48)])
+    return _encoded(image, "PNG", optimize=True)
+
+
+def webp_bytes(picture: Tensor, quality: int = 60) -> bytes:
+    """A WebP of picture, uint8 (H, W, 3), lossy; quality from 0 to 100."""
+    from PIL import Image
+
+    return _encoded(Image.fromarray(picture.numpy()), "WEBP", quality=quality, method=6)
 
 
 def _encoded(image, kind: str, **options) -> bytes:

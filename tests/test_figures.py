@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from ddpm_lib import figures, schedule
-from ddpm_lib.figures import Line, converter, derivation, hover_weights, schedule_designer, scrubber
-from ddpm_lib.plotting import COLOURS, place_colours
+from ddpm_lib.data import load_images
+from ddpm_lib.figures import Line, converter, derivation, gallery, hover_weights, schedule_designer, scrubber
+from ddpm_lib.plotting import COLOURS, image_grid, place_colours
 
 
 def cloud(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,6 +28,11 @@ def cloud(*shape: int, seed: int = 0) -> torch.Tensor:
 def picture(channels: int = 3, size: int = 32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (channels, size, size), dtype=torch.uint8, generator=generator)
+
+
+def samples(*shape: int, count: int = 6, channels: int = 1, size: int = 16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(*shape, count, channels, size, size, generator=generator) * 2 - 1
 
 
 LINES = [
@@ -40,6 +46,9 @@ MAKE = {
     "hover_weights": lambda **text: hover_weights(cloud(30), schedule.linear(50), [0, 1, 25, 50], **text),
     "derivation": lambda **text: derivation(LINES, **text),
     "converter": lambda **text: converter(schedule.cosine(100), **text),
+    "gallery": lambda **text: gallery(
+        samples(4), {"step": [0, 10, 20, 50]}, {"loss": [1, 0.5, 0.2, 0.1]}, **text
+    ),
 }
 KINDS = sorted(MAKE)
 
@@ -280,3 +289,58 @@ def test_the_converter_stores_the_library_s_definitions():
     for name, (p, q) in expected.items():
         assert np.allclose(data["quantities"][name]["p"], p, rtol=1e-11)
         assert np.allclose(data["quantities"][name]["q"], q, rtol=1e-11)
+
+
+def opened(address: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
+
+
+@pytest.mark.parametrize("name, most", [("mnist", 4.3), ("cifar10", 9)])
+def test_the_gallery_keeps_each_picture_in_its_place(name, most):
+    images = load_images(name, "test").images[:36].unflatten(0, (3, 2, 6))
+    data = stored(gallery(images, {"step": [1, 2, 5], "weights": ["raw", "EMA"]}, columns=3))
+    assert data["axes"] == [
+        {"name": "step", "labels": [1, 2, 5]},
+        {"name": "weights", "labels": ["raw", "EMA"]},
+    ]
+    for i, address in enumerate(data["pictures"]):
+        grid = image_grid(images[i // 2, i % 2], 3, 1).numpy().astype(int)
+        away = np.abs(opened(address) - grid)
+        assert away.mean() < most and (name == "cifar10" or away.max() <= 8)
+
+
+def test_the_gallery_keeps_numbers_and_where_there_are_none():
+    data = stored(
+        gallery(samples(3), {"scale": [0.5, 1, 4]}, {"as asked": torch.tensor([0.25, torch.nan, 1])})
+    )
+    assert data["numbers"] == {"as asked": [0.25, None, 1]} and data["at"] == [0]
+    two = stored(
+        gallery(
+            samples(2, 3),
+            {"a": [1, 2], "b": ["x", "y", "z"]},
+            {"n": torch.arange(6.0).view(2, 3)},
+            start=(1, 2),
+        )
+    )
+    assert two["numbers"] == {"n": [0, 1, 2, 3, 4, 5]} and two["at"] == [1, 2]
+
+
+def test_a_thousand_digits_are_light_enough():
+    digits = load_images("mnist").images[:1000].view(20, 50, 1, 28, 28)
+    assert len(gallery(digits, {"step": range(20)}, columns=10).html) < figures.LARGEST_FIGURE
+
+
+@pytest.mark.parametrize(
+    "shape, axes, more, message",
+    [
+        ((3,), {"a": [1, 2]}, {}, r"\(A, N, C, H, W\)"),
+        ((3,), {"a": [1, 2, 3], "b": [1]}, {}, r"\(A, N, C, H, W\)"),
+        ((3,), {}, {}, "with one axis"),
+        ((3,), {"a": [1, 2, 3]}, {"numbers": {"loss": [1, 2]}}, r"numbers must be \(3,\).*'loss': \(2,\)"),
+        ((3,), {"a": [1, 2, 3]}, {"start": (3,)}, "start must be a place"),
+        ((2, 2), {"a": [1, 2], "b": [1, 2]}, {"start": (1,)}, "start must be a place"),
+    ],
+)
+def test_the_gallery_names_slips(shape, axes, more, message):
+    with pytest.raises(ValueError, match=message):
+        gallery(samples(*shape), axes, **more)

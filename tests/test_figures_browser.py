@@ -16,7 +16,7 @@ from ddpm_lib import chain as chains
 from ddpm_lib import schedule, toy
 from ddpm_lib.chain import Chain, rescale_zero_terminal
 from ddpm_lib.denoiser import target, to_x0
-from ddpm_lib.figures import Line, converter, derivation, hover_weights, schedule_designer, scrubber
+from ddpm_lib.figures import Line, converter, derivation, gallery, hover_weights, schedule_designer, scrubber
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -40,12 +40,17 @@ LINES = [
     Line(r"-\log(a b) = -\log a - \log b", "Both sides times $-1$.", 1.5, 1.5 * (1 - 1.2e-6)),
     Line(r"x = " + " + ".join(f"a_{{{i}}}" for i in range(40)), "A line wider than any phone."),
 ]
+# Each set of pictures is grey in a shade of its own.
+SHEET_STEPS = [0, 10, 50, 100]
+SHEETS = torch.linspace(-1, 1, 8).view(4, 2, 1, 1, 1, 1).expand(4, 2, 6, 1, 12, 12)
+SHEET_NUMBERS = {"loss": torch.tensor([[1, 2], [0.5, 0.25], [0.125, 0.1], [torch.nan, 0.05]])}
 FIGURES = {
     "scrubber": lambda: scrubber(TRACKS, STEPS),
     "schedule_designer": lambda: schedule_designer(IMAGE),
     "hover_weights": lambda: hover_weights(DATA, CHAIN, TIMES),
     "derivation": lambda: derivation(LINES),
     "converter": lambda: converter(schedule.flow()),
+    "gallery": lambda: gallery(SHEETS, {"step": SHEET_STEPS, "weights": ["raw", "EMA"]}, SHEET_NUMBERS, 3),
 }
 KINDS = sorted(FIGURES)
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -82,7 +87,7 @@ def open_page(browser):
     yield opened
     for context in contexts:
         context.close()
-    assert [text for text in seen if not text.startswith("data:image/png;base64,")] == []
+    assert [text for text in seen if not re.match("data:image/(png|webp);base64,", text)] == []
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +133,7 @@ def pull(page, name: str, share: float):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_picture_gives_way_to_the_controls(open_page, figures, kind):
     page = open_page(figures(kind).html)
-    assert page.locator("figure img").count() == 0
+    assert page.locator("figure > img").count() == 0
     assert page.locator(".ddpm-stage").get_attribute("aria-label") == figures(kind).alt
     assert page.locator(".ddpm-stage").bounding_box()["height"] > 100
 
@@ -180,12 +185,12 @@ def test_a_figure_starts_wherever_its_script_is_put(open_page, figures, kind, wa
         } }""",
         [figures(kind).html, INSERT[way]],
     )
-    assert page.locator("figure").count() == 2 and page.locator("figure img").count() == 0
+    assert page.locator("figure").count() == 2 and page.locator("figure > img").count() == 0
     for at in range(2):
         assert page.locator("figure").nth(at).locator("> .ddpm-stage").count() == 1
 
 
-FIRST = {"scrubber": "t", "schedule_designer": "T", "hover_weights": "t", "converter": "t"}
+FIRST = {"scrubber": "t", "schedule_designer": "T", "hover_weights": "t", "converter": "t", "gallery": "step"}
 
 
 @pytest.mark.parametrize("kind", sorted(FIRST))
@@ -193,7 +198,7 @@ def test_figures_on_one_page_leave_each_other_alone(open_page, figures, kind):
     page = open_page(figures(kind).html + figures("scrubber").html + figures(kind).html)
     last = page.locator(f'[data-input="{FIRST[kind]}"]').count() - 1
     before = [shown(page, FIRST[kind], at) for at in (0, last)]
-    control(page, FIRST[kind], last).press("ArrowLeft" if kind != "scrubber" else "ArrowRight")
+    control(page, FIRST[kind], last).press("ArrowRight" if kind in ("scrubber", "gallery") else "ArrowLeft")
     after = [shown(page, FIRST[kind], at) for at in (0, last)]
     assert after[0] == before[0] and after[1] != before[1]
     radios = page.locator('figure:last-of-type input[type="radio"]')
@@ -731,3 +736,75 @@ if folder := os.environ.get("FIGURE_SHOTS"):
                 page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
                 page.clock.run_for(200)
                 page.screenshot(path=f"{folder}/{kind}-{theme}-{width}.png", full_page=True)
+
+
+# The gallery
+
+SHADE = """image => {
+  const context = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+  context.drawImage(image, 0, 0, 5, 5, 0, 0, 1, 1);
+  return context.getImageData(0, 0, 1, 1).data[0];
+}"""
+
+
+def on_show(page, step: int, weights: int) -> None:
+    """The picture, the number and the marker are those of this choice."""
+    page.wait_for_function("document.querySelector('.df-picture').complete")
+    shade = page.locator(".df-picture").evaluate(SHADE)
+    assert shade == pytest.approx(255 * (2 * step + weights) / 7, abs=9)
+    assert shown(page, "step") == SHEET_STEPS[step]
+    loss, marker = SHEET_NUMBERS["loss"][step, weights].item(), page.locator("[data-marker]")
+    if math.isnan(loss):
+        assert page.locator('output[data-name="loss"]').text_content() == "not measured"
+        assert marker.get_attribute("hidden") is not None
+        return
+    assert shown(page, "loss") == pytest.approx(loss, rel=1e-5)
+    place = 8 + SHEET_STEPS[step] / 100 * (260 - 16), 84 - 8 - (loss - 0.05) / 1.95 * (84 - 16)
+    drawn = float(marker.get_attribute("cx")), float(marker.get_attribute("cy"))
+    assert drawn == pytest.approx(place, abs=0.01) and marker.get_attribute("hidden") is None
+
+
+def test_the_gallery_is_moved_by_keyboard_and_pointer(open_page, figures):
+    page = open_page(figures("gallery").html)
+    on_show(page, 0, 0)
+    for step in (1, 2, 3):
+        control(page, "step").press("ArrowRight")
+        on_show(page, step, 0)
+    choose(page, "weights", "1")
+    on_show(page, 3, 1)
+    pull(page, "step", 0.34)
+    on_show(page, 1, 1)
+    page.clock.run_for(600)
+    assert page.locator(".df-heard").text_content() == "step 10, weights EMA, loss 0.250"
+
+
+def test_a_click_on_the_curve_of_the_gallery_goes_there(open_page, figures):
+    page = open_page(figures("gallery").html)
+    plot = page.locator(".df-plot svg")
+    for share, step in ((0.97, 3), (0.45, 2), (0.12, 1), (0.0, 0)):
+        box = plot.bounding_box()
+        page.mouse.click(box["x"] + share * box["width"] + 1, box["y"] + box["height"] / 2)
+        on_show(page, step, 0)
+
+
+def test_the_gallery_plays_to_its_end(open_page, figures):
+    page = open_page(figures("gallery").html)
+    control(page, "play").press("Enter")
+    page.clock.run_for(1500)
+    assert 0 < shown(page, "step") < 100
+    page.clock.run_for(3000)
+    on_show(page, 3, 0)
+
+
+def test_a_gallery_of_one_axis_in_words_and_of_two_sliders(open_page):
+    page = open_page(gallery(SHEETS[:, 0], {"change": ["none", "cosine", "EMA", "flips"]}, start=(2,)).html)
+    slider = control(page, "change")
+    assert slider.get_attribute("aria-valuetext") == "EMA" and page.locator(".df-plot").count() == 0
+    slider.press("Home")
+    assert slider.get_attribute("aria-valuetext") == "none"
+    page = open_page(gallery(SHEETS, {"scale": [1, 1.5, 2, 4], "digit": [3, 7]}, start=(1, 1)).html)
+    assert (shown(page, "scale"), shown(page, "digit")) == (1.5, 7)
+    control(page, "digit").press("ArrowLeft")
+    assert (shown(page, "scale"), shown(page, "digit")) == (1.5, 3)
+    page.wait_for_function("document.querySelector('.df-picture').complete")
+    assert page.locator(".df-picture").evaluate(SHADE) == pytest.approx(255 * 2 / 7, abs=9)

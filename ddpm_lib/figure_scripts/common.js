@@ -65,6 +65,28 @@ const say = text => {
   if (text !== heard.textContent) waiting = setTimeout(() => { heard.textContent = text; }, 500);
 };
 
+// A button that walks a slider to its end; moved(): after each step.
+const player = (input, moved) => {
+  const play = h("button", { type: "button", "data-input": "play" });
+  const frames = +input.max;
+  let timer = null;
+  const stop = () => { clearInterval(timer); timer = null; play.textContent = "▶ play"; };
+  const advance = stride => {
+    if (!root.isConnected || +input.value >= frames) return stop();
+    input.value = +input.value + stride;
+    moved();
+  };
+  play.onclick = () => {
+    if (timer) return stop();
+    if (+input.value >= frames) { input.value = 0; moved(); }
+    // Who asked for less motion gets a few stills, one a second.
+    timer = calm() ? setInterval(advance, 1000, Math.ceil((frames + 1) / 8)) : setInterval(advance, Math.max(60, Math.min(6000 / (frames + 1), 700)), 1);
+    play.textContent = "❚❚ pause";
+  };
+  stop();
+  return { play, stop };
+};
+
 const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
 const colour = name => getComputedStyle(root).getPropertyValue("--" + name).trim();
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -7,7 +7,6 @@ const state = { name: names[0], paths: false };
 const at = (frame, point, axis) => tracks[state.name][(frame * count + point) * 2 + axis] * scale;
 const canvas = h("canvas", { class: "df-cloud", "aria-hidden": "true" });
 const position = slider("step", "t", 0, frames - 1, 1, 0, i => [data.steps[i], `t = ${data.steps[i]}`]);
-const play = h("button", { type: "button", "data-input": "play" });
 const meanSquare = number("mean square", 3);
 
 // On a dark page, colours are mixed with white.
@@ -52,22 +51,8 @@ const show = () => {
   redraw();
 };
 
-let timer = null;
-const stop = () => { clearInterval(timer); timer = null; play.textContent = "▶ play"; };
-const advance = stride => {
-  if (!root.isConnected || +position.input.value >= frames - 1) return stop();
-  position.input.value = +position.input.value + stride;
-  show();
-};
-play.onclick = () => {
-  if (timer) return stop();
-  if (+position.input.value >= frames - 1) { position.input.value = 0; show(); }
-  // Who asked for less motion gets a few stills, one a second.
-  timer = calm() ? setInterval(advance, 1000, Math.ceil(frames / 8)) : setInterval(advance, Math.max(60, 6000 / frames), 1);
-  play.textContent = "❚❚ pause";
-};
+const { play, stop } = player(position.input, show);
 position.input.oninput = () => { stop(); show(); };
-stop();
 
 const options = [tick("paths", "paths", on => { state.paths = on; redraw(); }), h("span", {}, "mean square ", meanSquare)];
 if (names.length > 1) {
