@@ -260,6 +260,28 @@ def test_the_seed_decides_and_the_batch_size_does_not(tmp_path, trained):
     assert (drawn("f", "--seed", 3, "--sampler", "ddpm") == stochastic).all() and (stochastic != first).any()
 
 
+def test_samples_are_drawn_as_the_file_recommends_unless_asked_otherwise(
+    tmp_path, trained, monkeypatch, capsys
+):
+    def settings(*options):
+        assert run("sample", trained, "--count", 1, "--out", tmp_path / "a.npz", *options) == 0
+        return capsys.readouterr().out.strip().partition("; ")[2]
+
+    assert settings() == "dpm++2m, 20 steps, scale 1"
+    advice = {"sampler": "heun", "steps": 3, "scale": 1.5}
+    plain = checkpoint.load
+
+    def advised(*args):
+        model = plain(*args)
+        model.provenance["sampling"] = advice
+        return model
+
+    monkeypatch.setattr(checkpoint, "load", advised)
+    assert settings() == "heun, 3 steps, scale 1.5"
+    assert settings("--steps", 2, "--scale", 1) == "heun, 2 steps, scale 1"
+    assert settings("--eta", 0.5) == "ddim, 3 steps, scale 1.5"
+
+
 def test_labels_by_number_name_or_list(trained):
     model = checkpoint.load(trained)
     assert cli.asked_labels(model, "7", 3).tolist() == [7, 7, 7]
@@ -280,6 +302,21 @@ def test_every_sampler_draws_from_every_process(tmp_path, sampler, schedule, pre
     assert (
         run("sample", out, "--sampler", sampler, "--steps", 5, "--count", 2, "--out", tmp_path / "x.npz") == 0
     )
+
+
+def test_half_precision_reaches_the_network_and_hardly_the_pictures():
+    model, seen = checkpoint.pretrained("mnist28"), set()
+    model.net.register_forward_pre_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    model.ema.net.register_forward_pre_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    drawn = {}
+    for precision, autocast in (("fp32", False), ("bf16", True)):
+        seen.clear()
+        images = cli.draw(model, 4, torch.arange(4), steps=4, sampler="dpm++2m", precision=precision)
+        assert seen == {autocast} and images.dtype == torch.uint8
+        drawn[precision] = images.float()
+    assert 0 < (drawn["fp32"] - drawn["bf16"]).abs().mean() < 3
+    with pytest.raises(ValueError, match="unknown precision 'half': choose from fp32, bf16, auto"):
+        cli.draw(model, 4, torch.arange(4), precision="half")
 
 
 def test_export_is_small_samples_alike_and_tells_nothing_of_this_machine(tmp_path, trained, capsys):
@@ -708,7 +745,7 @@ BAD_EVALUATION = {
     "steps": (["--steps", "0"], ["0", "at least 1"]),
     "scale": (["--scale", "nan"], ["nan"]),
     "sampler": (["--sampler", "euler"], ["euler", "dpm++2m"]),
-    "eta": (["--eta", "0.5"], ["eta", "ddim"]),
+    "eta": (["--eta", "0.5", "--sampler", "dpm++2m"], ["eta", "ddim"]),
     "bits": (["--bits", "-1"], ["--bits -1", "0 to 140"]),
     "too many bits": (["--bits", "141"], ["--bits 141", "0 to 140"]),
     "json in a folder": (["--json", "."], ["--json", "folder"]),
