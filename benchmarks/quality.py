@@ -1,6 +1,6 @@
 """How good are samples for what they cost? Every sampler, from 5 to 250 network evaluations a picture.
 
-    python benchmarks/quality.py mnist28                 about an hour on two cores; stops and goes on as you like
+    python benchmarks/quality.py mnist28                 an hour or two on two cores; stops and goes on as you like
     python benchmarks/quality.py mnist28 --scale 1.5     with guidance (which doubles the cost of each evaluation)
 
 Each row is stored as soon as it is measured, in benchmarks/results/quality_MODEL.json, and the table and the
@@ -39,14 +39,20 @@ def evaluations(sampler: str, steps: int) -> int:
 
 
 def measure(
-    model: checkpoint.Checkpoint, judge: Judge, sampler: str, steps: int, scale: float, count: int
+    model: checkpoint.Checkpoint,
+    judge: Judge,
+    sampler: str,
+    steps: int,
+    scale: float,
+    count: int,
+    precision: str,
 ) -> dict:
     """One row: count samples of the model, each class in turn, from seed 0."""
     labels = cli.asked_labels(model, None, count)
     began = time.perf_counter()
     samples = cli.draw(
-        model, count, labels, steps=steps, sampler=sampler, scale=scale, progress=sys.stderr.isatty()
-    )
+        model, count, labels, steps=steps, sampler=sampler, scale=scale, progress=sys.stderr.isatty(), precision=precision
+    )  # fmt: skip
     seconds = time.perf_counter() - began
     verdict = judge.verdict(samples, labels)
     return {
@@ -54,6 +60,7 @@ def measure(
         "steps": steps,
         "scale": scale,
         "count": count,
+        "arithmetic": precision,
         "evaluations": evaluations(sampler, steps),
         "seconds": round(seconds, 1),
         "device": device_name(torch.device("cpu")),
@@ -64,7 +71,7 @@ def measure(
 
 def key(row: dict) -> tuple:
     """What makes two rows the same measurement."""
-    return row["sampler"], row["steps"], row["scale"], row["count"]
+    return row["sampler"], row["steps"], row["scale"], row["count"], row["arithmetic"]
 
 
 def markdown(name: str, rows: list[dict], features: str) -> str:
@@ -75,13 +82,13 @@ def markdown(name: str, rows: list[dict], features: str) -> str:
         f"Made by `python benchmarks/quality.py {name}`. Fréchet distance, recall and coverage by the features of the "
         f"classifier `{features}`; held-out real images get {real['real_frechet']:.3f} and {real['real_recall']:.3f}. "
         "Evaluations: network calls a picture, twice as costly with guidance (scale not 1). Seed 0.\n",
-        "| evaluations | sampler | scale | samples | as asked | Fréchet distance | recall | coverage | seconds |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| evaluations | sampler | scale | samples | arithmetic | as asked | Fréchet distance | recall | coverage | seconds |",
+        "| ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in sorted(rows, key=lambda row: (row["scale"], row["evaluations"], row["frechet"])):
         low, high = wilson_interval(row["label_accuracy"], row["count"])
         lines.append(
-            f"| {row['evaluations']} | {row['sampler']}, {row['steps']} steps | {row['scale']:g} | {row['count']:,} | "
+            f"| {row['evaluations']} | {row['sampler']}, {row['steps']} steps | {row['scale']:g} | {row['count']:,} | {row['arithmetic']} | "
             f"{row['label_accuracy']:.1%} ({low:.1%} to {high:.1%}) | {row['frechet']:.3f} | {row['recall']:.2f} | "
             f"{row['coverage']:.2f} | {row['seconds']:.0f} |"
         )
@@ -97,15 +104,16 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.5, 4), dpi=96, layout="constrained")
-    for scale in sorted({row["scale"] for row in rows}):
+    settings = sorted({(row["scale"], row["arithmetic"]) for row in rows})
+    for scale, precision in settings:
         for sampler in STEPS:
             line = sorted(
                 (row["evaluations"], row["frechet"])
                 for row in rows
-                if (row["sampler"], row["scale"]) == (sampler, scale)
+                if (row["sampler"], row["scale"], row["arithmetic"]) == (sampler, scale, precision)
             )
             if line:
-                title = sampler if len({row["scale"] for row in rows}) == 1 else f"{sampler}, scale {scale:g}"
+                title = sampler if len(settings) == 1 else f"{sampler}, scale {scale:g}, {precision}"
                 axes.loglog(*zip(*line, strict=True), STYLES[sampler], label=title)
     axes.axhline(rows[0]["real_frechet"], color="0.5", linestyle="--", label="held-out real images")
     axes.set(
@@ -125,6 +133,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--most", type=int, default=250, help="no more evaluations than this (default: 250)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--again", action="store_true", help="measure also what is stored")
     args = parser.parse_args()
@@ -139,10 +148,10 @@ def main() -> None:
     rows = json.loads(path.read_text()) if path.exists() else []
     for sampler, counts in STEPS.items():
         for steps in counts:
-            wanted = (sampler, steps, args.scale, args.count)
+            wanted = (sampler, steps, args.scale, args.count, args.precision)
             if evaluations(sampler, steps) > args.most or (wanted in map(key, rows) and not args.again):
                 continue
-            row = measure(model, judge, sampler, steps, args.scale, args.count)
+            row = measure(model, judge, sampler, steps, args.scale, args.count, args.precision)
             rows = [each for each in rows if key(each) != wanted] + [row]
             _write(path, json.dumps(rows, indent=1) + "\n")
             print(
