@@ -91,14 +91,13 @@ RECIPE = UNetConfig(patch=2)
 """What the command line trains by default, without labels: patches of 2 pixels, twice the small net's width."""
 
 IMPORTS = {
-    "torch": "import torch",
-    "ddpm_lib": "import torch, ddpm_lib",
-    "ours": "import torch; from ddpm_lib import checkpoint, data, denoiser, sampling, training, unet",
+    "ours": "from ddpm_lib import checkpoint, data, denoiser, sampling, training, unet",
     "diffusers": "from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel; "
     "from diffusers.training_utils import EMAModel",
     "lucidrains": "from denoising_diffusion_pytorch import GaussianDiffusion, Unet; from ema_pytorch import EMA",
 }
 """What a script that trains and samples imports."""
+AFTER_TORCH = {"the package": "import ddpm_lib", "its training and sampling": IMPORTS["ours"]}
 
 
 @dataclass(frozen=True)
@@ -544,26 +543,31 @@ def _write_pngs(images: data.ImageSet, count: int, folder: Path) -> None:
 
 
 def memory(plan: Plan) -> dict:
-    """Peak memory of a training step and the time to import, each in a process of its own."""
+    """Peak memory of a training step, each in a process of its own."""
     keys = ["small"] if plan.quick else list(CASES)
     measures = {f"{key}, {name}": partial(_peak_alone, name, key, plan) for key in keys for name in SIDES}
-    measures |= {f"import, {name}": partial(_import_alone, words, plan) for name, words in IMPORTS.items()}
-    found = take_turns(measures, plan.turns(3), "memory and import")
+    found = take_turns(measures, plan.turns(3), "memory")
     targets = []
     for key in keys:
         values = ratios(found[f"{key}, ours"], found[f"{key}, diffusers"])
         targets.append(target(f"peak memory, {CASES[key].title}: ours / diffusers", values, 1))
-    for name in ("ddpm_lib", "ours"):
-        pairs = zip(found[f"import, {name}"], found["import, torch"], strict=True)
-        extra = [mine - torch_alone for mine, torch_alone in pairs]
-        targets.append(target(f"`{IMPORTS[name]}` over torch", extra, 0.1, "s"))
     rows = [(name, *(f"{middle(found[f'{key}, {name}']):.0f}" for key in keys)) for name in SIDES]
     columns = " | ".join(["library", *(f"{CASES[key].title}, batch {plan.case(key).batch}" for key in keys)])
-    imports = [(f"`{words}`", f"{middle(found[f'import, {name}']):.2f}") for name, words in IMPORTS.items()]
-    tables = [
-        table("Peak memory of training steps in fp32, beyond what the imports take, MiB", columns, rows),
-        table("Import, seconds", "what | s", imports),
+    title = "Peak memory of training steps in fp32, beyond what the imports take, MiB"
+    return report(targets, [table(title, columns, rows)], [], found)
+
+
+def importing(plan: Plan) -> dict:
+    """The time to import, each in a process of its own: what this library adds to torch, and the whole of each."""
+    measures = {words: partial(_import_alone, words, plan) for words in ("import torch", *IMPORTS.values())}
+    extra = {name: partial(_import_alone, words, plan, "import torch") for name, words in AFTER_TORCH.items()}
+    found = take_turns(measures | extra, plan.turns(7), "import")
+    targets = [
+        target(f"`{words}` after `import torch`", found[name], 0.1, "s")
+        for name, words in AFTER_TORCH.items()
     ]
+    imports = [(f"`{words}`", f"{middle(found[words]):.2f}") for words in measures]
+    tables = [table("The whole, seconds", "what | s", imports)]
     return report(targets, tables, [], found)
 
 
@@ -600,9 +604,10 @@ def _peak_alone(name: str, key: str, plan: Plan) -> float:
     )
 
 
-def _import_alone(words: str, plan: Plan) -> float:
+def _import_alone(words: str, plan: Plan, before: str = "") -> float:
     return _alone(
-        f"import time\nbegan = time.perf_counter()\n{words}\nprint(time.perf_counter() - began)", plan
+        f"import time\n{before}\nbegan = time.perf_counter()\n{words}\nprint(time.perf_counter() - began)",
+        plan,
     )
 
 
@@ -635,7 +640,8 @@ SECTIONS = {
     "train": Section("Training", training, _OTHERS),
     "sample": Section("Sampling", drawing, _OTHERS),
     "data": Section("Reading images", reading, {"torchvision": "torchvision"}),
-    "memory": Section("Memory and import", memory, _OTHERS),
+    "memory": Section("Memory", memory, _OTHERS),
+    "import": Section("Import", importing, _OTHERS),
 }
 
 
@@ -711,7 +717,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     names = ", ".join(SECTIONS)
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections, with commas between: {names}")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (2)")
-    parser.add_argument("--rounds", type=int, help="rounds (train 7, sample and data 5, memory 3)")
+    parser.add_argument("--rounds", type=int, help="rounds (train and import 7, sample and data 5, memory 3)")
     parser.add_argument("--profile", action="store_true", help="also where our training step spends its time")
     parser.add_argument(
         "--quick", action="store_true", help="does everything work? tiny sizes, stores nothing"
@@ -726,7 +732,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.profile and "train" not in options.only:
         parser.error("--profile belongs to the section train, which --only leaves out")
     if "memory" in options.only and not Path("/proc/self/clear_refs").exists():
-        parser.error("memory is read from /proc, as Linux has it: leave it out, --only train,sample,data")
+        parser.error(
+            "memory is read from /proc, as Linux has it: leave it out, --only train,sample,data,import"
+        )
     needs = {name: module for chosen in options.only for name, module in SECTIONS[chosen].needs.items()}
     missing = [name for name, module in needs.items() if find_spec(module) is None]
     if missing:
