@@ -163,6 +163,7 @@ def _mark(exercise: Exercise, attempt: object, limit: float) -> tuple[str, str]:
         )
     if any(result is ... for result in got):
         return "not attempted", "not attempted yet."
+    got, again = list(map(_unpacked, got, wanted)), _unpacked(again, wanted[0])
     problems = [_problem(exercise, *each) for each in zip(trials, got, wanted, strict=True)]
     if not any(problems):
         if _problem(exercise, trials[0], again, wanted[0]):
@@ -224,6 +225,13 @@ def _outcome(exercise: Exercise, attempt: object, arguments: tuple) -> object:
         return ...
     except Exception as error:
         return _Failed(type(error), str(error), _as_theirs(error))
+
+
+def _unpacked(got: object, wanted: object) -> object:
+    """The values in a tensor or an array, where several values are asked for."""
+    if isinstance(wanted, tuple | list) and isinstance(got, Tensor | np.ndarray) and got.ndim:
+        return tuple(got)
+    return got
 
 
 def _fresh(argument: object) -> object:

@@ -14,6 +14,7 @@ CHAIN = chain.linear(200, 0.0005, 0.1)
 
 def _noising_inputs(generator: torch.Generator) -> tuple:
     t = torch.randint(1, CHAIN.steps + 1, (6,), generator=generator)
+    t[-2:] = torch.tensor([1, CHAIN.steps])
     x0, eps = torch.randn(2, 6, 3, generator=generator, dtype=torch.float64)
     return x0, t, eps
 
@@ -59,8 +60,8 @@ def _explain_noising(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
 
 def _step_inputs(generator: torch.Generator) -> tuple:
     x, x0, z = torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
-    # every third time the step at which no noise may be added
-    last = torch.rand((), generator=generator) < 1 / 3
+    # every second time the step at which no noise may be added
+    last = torch.rand((), generator=generator) < 1 / 2
     return x, x0, 1 if last else int(torch.randint(2, CHAIN.steps + 1, (), generator=generator)), z
 
 
@@ -71,6 +72,11 @@ def _step(x, x0, t, z):
 
 def _step_beta(x, x0, t, z):
     return CHAIN.posterior(x, x0, t)[0] + CHAIN.beta[t].sqrt() * z
+
+
+def _step_beta_until_the_last(x, x0, t, z):
+    """The chapter's own step."""
+    return CHAIN.step(x, (x - CHAIN.alpha_bar[t].sqrt() * x0) / (1 - CHAIN.alpha_bar[t]).sqrt(), t, z)
 
 
 def _step_variance(x, x0, t, z):
@@ -121,6 +127,10 @@ EXERCISES = (
                 lambda x0, t, eps: _shares(t)[1].sqrt() * x0 + (1 - _shares(t)[1]).sqrt() * eps,
             ),
             Slip(
+                "Each row has the share of the step before. Entry 0 of the table is the clean picture, so t needs no shift.",
+                lambda x0, t, eps: _noising(x0, t - 1, eps),
+            ),
+            Slip(
                 "Picture and noise have each other's shares.",
                 lambda x0, t, eps: (1 - _shares(t)[0]).sqrt() * x0 + _shares(t)[0].sqrt() * eps,
             ),
@@ -142,13 +152,17 @@ EXERCISES = (
         _step,
         (
             Slip("The mean is right. The noise has variance beta_t: that is the wide step.", _step_beta),
+            Slip(
+                "That is the step of this chapter, the wide one: its noise has variance beta_t, and none at t = 1. The narrow one is asked for.",
+                _step_beta_until_the_last,
+            ),
             Slip("The mean is right. It looks as if the noise was multiplied by a variance, without the square root.", _step_variance),
             Slip("It looks as if x0, a guess of the picture, was taken for a guess of the noise.", _step_eps),
             Slip("The mean is right. There is no fresh noise in it.", lambda x, x0, t, z: CHAIN.posterior(x, x0, t)[0]),
         ),
         _step_inputs,
         explain=_step_explain,
-        trials=8,
+        trials=20,
     ),
     Exercise(
         "chain.last_step",

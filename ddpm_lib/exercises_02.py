@@ -185,7 +185,7 @@ def _table_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
 
 
 def _steps_inputs(generator: torch.Generator) -> tuple:
-    return _between(1e-4, 5e-4, generator), _between(0.02, 0.05, generator)
+    return _between(1e-4, 1e-2, generator), _between(0.02, 0.05, generator)
 
 
 def _left(T: int, first: float, last: float) -> float:
@@ -247,6 +247,10 @@ EXERCISES = (
                 "But the noise that was there shrinks too.",
                 _jump_difference,
             ),
+            Slip(
+                "The factor of x is right. The noise is that of the whole way from the clean picture. Part of it is in x already.",
+                lambda x, t, k, eps, alpha_bar: _jump(x, t, k, 0 * eps, alpha_bar) + (1 - alpha_bar[t + k]).sqrt() * eps,
+            ),
         ),
         _jump_inputs,
         tolerance=1e-6,
@@ -281,7 +285,11 @@ EXERCISES = (
         _rescale,
         (
             Slip("It looks as if alpha_bar were shifted and stretched. The signal scale, its root, is to be.", _rescale_shares),
-            Slip("The last entry is 0. But after the shift the first step has moved, and nothing puts it back.", _rescale_shift_only),
+            Slip(
+                "The last entry is 0. But after the shift the first step has moved, and nothing puts it back. "
+                "(If you write into the tensor: its entries, kept under another name, change with it.)",
+                _rescale_shift_only,
+            ),
             Slip("Entry 0 was rescaled too. It is the clean picture and no step: it stays 1.", _rescale_all),
             Slip("It looks as if entry 0 were held fixed instead of step 1: the first step has moved.", _rescale_from_clean),
             Slip("Only the last entry changed. That makes one huge step of it, and leaves the others.", _rescale_last_only),

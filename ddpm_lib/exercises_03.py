@@ -18,9 +18,10 @@ TINY = 1e-30
 
 def _mixture_inputs(generator: torch.Generator) -> tuple:
     draw = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    x, means = 3 * draw(7, 2) - 1.5, 3 * draw(3, 2) - 1.5
+    # not in the plane, where a variance to the power D / 2 is the variance itself
+    x, means = 3 * draw(7, 3) - 1.5, 3 * draw(4, 3) - 1.5
     a = 0.4 + 0.5 * draw(()).item()
-    return x, a, math.sqrt(1 - a**2), 0.2 + draw(3), means, 0.1 + 0.5 * draw(3)
+    return x, a, math.sqrt(1 - a**2), 0.2 + draw(4), means, 0.1 + 0.5 * draw(4)
 
 
 def _parts(x, a, s, weights, means, stds) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,10 +44,15 @@ def _score(x, a, s, weights, means, stds):
     return _pull(*_parts(x, a, s, weights, means, stds))
 
 
-def _score_without_normaliser(x, a, s, weights, means, stds):
-    difference, variances, _ = _parts(x, a, s, weights, means, stds)
-    logits = weights.log() - difference.square().sum(2) / (2 * variances)
-    return _pull(difference, variances, torch.softmax(logits, 1))
+def _score_with_factor_of(dims):
+    """The factor in front of the exponential as it is in so many dimensions."""
+
+    def attempt(x, a, s, weights, means, stds):
+        difference, variances, _ = _parts(x, a, s, weights, means, stds)
+        logits = weights.log() - difference.square().sum(2) / (2 * variances) - dims / 2 * variances.log()
+        return _pull(difference, variances, torch.softmax(logits, 1))
+
+    return attempt
 
 
 def _score_with_prior_weights(x, a, s, weights, means, stds):
@@ -57,7 +63,8 @@ def _score_with_prior_weights(x, a, s, weights, means, stds):
 def _score_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     flat = (got * wanted).sum() / wanted.square().sum()
     if (got - flat * wanted).abs().max() < 1e-6:
-        return f"The directions are right. The arrows are {flat.item():.3g} times as long as they should be."
+        way = "The directions are right." if flat > 0 else "The arrows point the wrong way."
+        return f"{way} They are {abs(flat.item()):.3g} times as long as they should be."
     return ""
 
 
@@ -110,6 +117,15 @@ def _unscaled(x, points, a, s):
     return (torch.softmax(-_distance2(x, wide) / (2 * s**2), 1) @ wide).float()
 
 
+def _nearest(x, points, a, s):
+    return points[_distance2(x.double(), a * points.double()).argmin(1)]
+
+
+def _products_only(x, points, a, s):
+    wide = points.double()
+    return (torch.softmax(a * x.double() @ wide.T / s**2, 1) @ wide).float()
+
+
 def _naive(change=lambda x: x, add=0.0, lowest=-math.inf):
     def attempt(x, points, a, s):
         x, points = change(x), change(points)
@@ -125,7 +141,8 @@ def _stable_explain(arguments: tuple, got: tuple, wanted: tuple) -> str:
         if wrong[:2].any() and not wrong[2:].any():
             return (
                 f"At s = {s:g}, noisy points near one clean point are right. Those that hesitate between two neighbours are not: "
-                "a small difference of large numbers was lost to rounding."
+                + ("either a small difference of large numbers was lost to rounding, or " if s < 0.1 else "")
+                + "the exponents are not what they should be."
             )
     return ""
 
@@ -167,10 +184,12 @@ def _floor_spread(x0, eps, a, s, guess):
 
 
 def _copies_inputs(generator: torch.Generator) -> tuple:
-    points = torch.randn(25, 6, generator=generator, dtype=torch.float64)
-    which = torch.randint(25, (60,), generator=generator)
-    z = torch.randn(60, 6, generator=generator, dtype=torch.float64)
-    far = 0.02 + 0.16 * torch.rand(60, 1, generator=generator, dtype=torch.float64)
+    points = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    # some are there almost twice, so a sample may be near two; and near the last 15 there is none
+    points[15:25] = points[:10] + 0.01 * points[15:25]
+    which = torch.randint(25, (150,), generator=generator)
+    z = torch.randn(150, 6, generator=generator, dtype=torch.float64)
+    far = 0.02 + 0.16 * torch.rand(150, 1, generator=generator, dtype=torch.float64)
     return points[which] + far * z, points, 0.1
 
 
@@ -207,6 +226,8 @@ EXERCISES = (
                 lambda x, a, s, w, m, d: _score(x, a, s**0.5, w, m, d**0.5),
             ),
             Slip("The arrows point the wrong way: they should point towards the data.", lambda *given: -_score(*given)),
+            Slip("That is the best guess of the noise. The score is asked for.", lambda x, a, s, *mixture: -s * _score(x, a, s, *mixture)),
+            Slip("That is the best guess of the clean x_0. The score is asked for.", lambda x, a, s, *mixture: (x + s**2 * _score(x, a, s, *mixture)) / a),
             Slip(
                 "It looks as if all components were equally likely beforehand. They have weights.",
                 lambda x, a, s, w, m, d: _score(x, a, s, torch.ones_like(w), m, d),
@@ -214,7 +235,15 @@ EXERCISES = (
             Slip(
                 "A normal density has a factor in front of its exponential, which depends on the variance. "
                 "The components have different variances, so it does not cancel.",
-                _score_without_normaliser,
+                _score_with_factor_of(0),
+            ),
+            Slip(
+                "The factor in front of the exponential is that of the plane, D = 2. It goes with D.",
+                _score_with_factor_of(2),
+            ),
+            Slip(
+                "The factor in front of the exponential is that of a single number, D = 1. It goes with D.",
+                _score_with_factor_of(1),
             ),
             Slip(
                 "Each component pulls with its weight from before x was seen. Bayes' rule changes the weights, at every x.",
@@ -245,6 +274,9 @@ EXERCISES = (
             Slip("It looks as if the squared distance was divided by 2 s, a standard deviation, and not by a variance.", _softmax_of(lambda s: 1 / (2 * s))),
             Slip("The squared distance is divided by s^2. A normal density has a 2 there as well.", _softmax_of(lambda s: 1 / s**2)),
             Slip("The clean points were not multiplied by the signal scale before the distance was taken.", _unscaled),
+            Slip("It looks as if the squares were averaged over the coordinates. A squared distance is their sum.", _softmax_of(lambda s: 1 / (2 * s**2 * 784))),
+            Slip("That is the nearest clean point. A best guess is an average, also where only two points have a say.", _nearest),
+            Slip("The inner products are right. In the expanded square there is one more term that differs from point to point.", _products_only),
         ),
         _stable_inputs,
         run=_stable_run,
@@ -259,6 +291,10 @@ EXERCISES = (
             Slip(
                 "The floor is right. The second value is the spread of single errors. That of their mean is smaller.",
                 _floor_spread,
+            ),
+            Slip(
+                "The floor is right. The second value is the variance of the estimate. Its root is the standard error.",
+                lambda *given: (_floor(*given)[0], _floor(*given)[1] ** 2),
             ),
             Slip(
                 "The floor is right. The coordinates of one example share their luck, so they are not independent: "
@@ -308,6 +344,10 @@ EXERCISES = (
             Slip(
                 "That is the share of training points that were copied. The share of samples that are copies is asked for.",
                 lambda samples, points, limit: (_rms(samples, points).min(0).values < limit).double().mean(),
+            ),
+            Slip(
+                "A sample that is near two training points is still one sample. It looks as if pairs were counted.",
+                lambda samples, points, limit: (_rms(samples, points) < limit).double().sum() / len(samples),
             ),
             Slip(
                 "That is how many there are. A share is asked for.",
