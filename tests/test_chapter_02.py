@@ -11,6 +11,7 @@ from conftest import cells_of, close, f64
 from torch.nn import functional as F
 
 from ddpm_lib import chain, sampling, schedule
+from ddpm_lib.data import load_images, to_float
 from ddpm_lib.exercises import check
 from ddpm_lib.toy import FiniteSet, Gaussian
 
@@ -76,6 +77,29 @@ def test_the_check_of_the_end_asks_for_the_amplitude(book):
     assert not book["ends_in_noise"](beta)
 
 
+@pytest.mark.parametrize("family", ["cosine", "sigmoid"])
+def test_a_chain_by_its_alpha_bar_ends_in_noise_from_six_steps_up(book, family):
+    ends = [book["ends_in_noise"](chain.CHAINS[family](T).beta) for T in range(1, 60)]
+    assert all(ends[5:]) and not any(ends[:4])
+
+
+def test_the_timetable_is_when_a_wave_sinks_below_the_noise_of_one_channel_or_the_mean_of_three(
+    book, printed
+):
+    images = to_float(load_images("cifar10", "test").images)
+    P = book["spectrum"](images.mean(1))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    close(book["spectrum"](noise.mean(1)).mean(), 1 / 3, 0.005)
+    lines = printed["timetable"].splitlines()[1:]
+    assert len(lines) == 6
+    for line in lines:
+        name, kind, *steps = line.split()
+        share, floor = chain.CHAINS[name](1000).alpha_bar, {"grey": 1.0, "colour": 1 / 3}[kind]
+        for f, t in zip((1, 2, 4, 8, 16), map(int, steps), strict=True):
+            above = share * P[f - 1] > (1 - share) * floor
+            assert above[:t].all() and not above[t:].any(), line
+
+
 def test_the_numbers_that_the_prose_repeats(printed):
     for T, left in ((50, 0.78), (200, 0.36), (300, 0.22), (1000, 0.006)):
         exact = math.exp(0.5 * sum(math.log1p(-b) for b in np.linspace(1e-4, 0.02, T)))
@@ -89,22 +113,22 @@ def test_the_numbers_that_the_prose_repeats(printed):
 
 def test_the_short_chain_spoils_brightness_and_the_cures_do_not(printed):
     def row(cell, name):
-        words = next(line for line in printed[cell].splitlines() if line.startswith(name)).split(
-            "brightness"
-        )[1]
-        mean, _, error, _, ones = words.replace(",", "").replace("%", "").split()
-        return float(mean), float(error), float(ones)
+        line = next(line for line in printed[cell].splitlines() if line.startswith(name))
+        bright, ones = line.split("brightness")[1].split(", % of ones")
+        return [[float(number) for number in part.split("+-")] for part in (bright, ones)]
 
-    mean, _, ones = row("bug-symptom", "data")
-    wrong, error, few = row("bug-symptom", "short chain")
-    assert wrong - mean > 4 * error and few < ones / 3
+    # all the data there are: no standard error
+    [mean], [share] = row("bug-symptom", "data")
+    assert share == 10
+    (wrong, error), (few, _) = row("bug-symptom", "short chain")
+    assert wrong - mean > 4 * error and few < share / 3
     for cell, name in (
         ("bug-hunt-code", "short chain, true start"),
         ("cured", "betas times 5"),
         ("cured", "zero terminal SNR"),
     ):
-        cured, error, _ = row(cell, name)
-        assert abs(cured - mean) <= 4 * max(error, 0.01)
+        for (got, error), wanted in zip(row(cell, name), (mean, share), strict=True):
+            assert abs(got - wanted) <= 4 * error, name
 
 
 # --- its equations
