@@ -705,7 +705,7 @@ def test_figures_are_at_home_in_the_theme(browser, figures, width, theme):
     assert page.evaluate("document.documentElement.scrollWidth") <= max(width, before)
     assert page.evaluate(CONTRAST) == []
     # The theme has rules for rows, cards and formulas of its own.
-    assert page.locator('[data-input="play"]').bounding_box()["width"] < 140
+    assert page.locator('[data-input="play"]').first.bounding_box()["width"] < 140
     line = page.locator("[data-line]").first
     gap = line.locator("math").first.bounding_box()["x"] - line.bounding_box()["x"]
     assert gap < 30
