@@ -18,7 +18,8 @@ from ddpm_lib.toy import Gaussian, Mixture
 
 SCHEDULE = cosine(1000)
 DEFINITIONS = (
-    "tell-code", "drop", "world", "hidden", "steer", "with-labels", "hint", "gauss-code", "gauss-check",
+    "tell-code", "drop", "world", "hidden", "steer", "with-labels", "hint", "promise-code", "flow-code",
+    "gauss-code", "gauss-check",
     "styles-code", "styles-promise-code", "bug-code", "bug-symptom", "bug-check", "interval-check",
 )  # fmt: skip
 HINTS = [(1.0, 0.5), (-0.7, 0.8), (1.6, 0.15)]
@@ -232,7 +233,7 @@ def test_eq_promise_gaussian_by_quadrature(book, seen, std, scale):
 @pytest.mark.parametrize(("m", "r"), HINTS)
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 @pytest.mark.parametrize("t", [0.2, 0.6, 0.9])
-def test_eq_guided_flow_is_the_slope_of_a_plain_step(m, r, scale, t):
+def test_eq_guided_flow_is_the_slope_of_a_plain_step(book, m, r, scale, t):
     ratio = [sn / a for a, sn in (SCHEDULE.signal_noise(u) for u in (t, t - 1e-6))]
     x = f64([[-1.3], [0.2], [0.9]])
     guess = sampling.guided(gaussian_hint(m, r), torch.zeros(3).long(), scale)
@@ -241,6 +242,8 @@ def test_eq_guided_flow_is_the_slope_of_a_plain_step(m, r, scale, t):
     sigma = ratio[0]
     formula = sigma * ((1 - scale) * z / (1 + sigma**2) + scale * (z - m) / (r + sigma**2))
     torch.testing.assert_close((after - z) / (ratio[1] - sigma), formula, rtol=1e-4, atol=1e-6)
+    if (m, r) == (1.0, 0.5):  # the chapter's own
+        close(book["slope"](z, sigma, scale), formula, 1e-9)
 
 
 @pytest.mark.equation("eq-guided-variance", "eq-guided-mean")
