@@ -174,26 +174,22 @@ def _zero_for_none(denoise, x, t, label, scale):
 # --- guidance.widths
 
 
-def _widths(v_u, v_c, scale):
-    return 1 / ((1 - scale) / v_u + scale / v_c), v_u ** (1 - scale) * v_c**scale
+def _widths(wide, narrow, scale):
+    return 1 / ((1 - scale) / wide + scale / narrow), wide ** (1 - scale) * narrow**scale
 
 
 def _width_inputs(generator: torch.Generator) -> tuple:
     first, second, third = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    v_u = 1.3 + 1.7 * first
-    return v_u, v_u * (0.2 + 0.6 * second), 1.5 + 2.5 * third
+    wide = 1.3 + 1.7 * first
+    return wide, wide * (0.2 + 0.6 * second), 1.5 + 2.5 * third
 
 
 def _explain_widths(arguments: tuple, got: tuple, wanted: tuple) -> str:
     right = [abs(float(mine) / true - 1) < 1e-4 for mine, true in zip(got, wanted, strict=True)]
     if right == [True, False]:
-        return (
-            "The promised variance is right, the drawn one is not. At scale 1 it must be v_c, at scale 0 v_u."
-        )
+        return "The promised variance is right, the drawn one is not. At scale 1 it must be `narrow`, at scale 0 `wide`."
     if right == [False, True]:
-        return (
-            "The drawn variance is right, the promised one is not. At scale 1 it must be v_c, at scale 0 v_u."
-        )
+        return "The drawn variance is right, the promised one is not. At scale 1 it must be `narrow`, at scale 0 `wide`."
     return ""
 
 
@@ -292,13 +288,13 @@ EXERCISES = (
         "Promise and draw, for any two bells",
         _widths,
         (
-            Slip("The two are exchanged: first the promised variance, then the drawn one.", lambda v_u, v_c, scale: _widths(v_u, v_c, scale)[::-1]),
-            Slip("The promise is right. The draws do not keep it: follow the distance of two paths.", lambda v_u, v_c, scale: (_widths(v_u, v_c, scale)[0],) * 2),
-            Slip("These are the formulas for data of variance 1, with v_c for r. Here the data have the variance v_u.", lambda v_u, v_c, scale: _widths(1, v_c, scale)),
-            Slip("Now r = v_c / v_u is right for data of variance 1. Scale the two variances back.", lambda v_u, v_c, scale: _widths(1, v_c / v_u, scale)),
-            Slip("The two laws have each other's variance.", lambda v_u, v_c, scale: _widths(v_c, v_u, scale)),
-            Slip("The promise is right. The other number is the drawn standard deviation, and the variance is asked for.", lambda v_u, v_c, scale: (_widths(v_u, v_c, scale)[0], _widths(v_u, v_c, scale)[1] ** 0.5)),
-            Slip("The drawn one is right. For the promise the variances were averaged, and not the precisions.", lambda v_u, v_c, scale: ((1 - scale) * v_u + scale * v_c, _widths(v_u, v_c, scale)[1])),
+            Slip("The two are exchanged: first the promised variance, then the drawn one.", lambda wide, narrow, scale: _widths(wide, narrow, scale)[::-1]),
+            Slip("The promise is right. The draws do not keep it: follow the distance of two paths.", lambda wide, narrow, scale: (_widths(wide, narrow, scale)[0],) * 2),
+            Slip("These are the formulas for data of variance 1, with `narrow` for r. Here the data have the variance `wide`.", lambda wide, narrow, scale: _widths(1, narrow, scale)),
+            Slip("These are right for data of variance 1 and r = `narrow` / `wide`. Scale the two variances back.", lambda wide, narrow, scale: _widths(1, narrow / wide, scale)),
+            Slip("The two laws have each other's variance.", lambda wide, narrow, scale: _widths(narrow, wide, scale)),
+            Slip("The promise is right. The other number is the drawn standard deviation, and the variance is asked for.", lambda wide, narrow, scale: (_widths(wide, narrow, scale)[0], _widths(wide, narrow, scale)[1] ** 0.5)),
+            Slip("The drawn one is right. For the promise the variances were averaged, and not the precisions.", lambda wide, narrow, scale: ((1 - scale) * wide + scale * narrow, _widths(wide, narrow, scale)[1])),
         ),
         _width_inputs,
         explain=_explain_widths,
