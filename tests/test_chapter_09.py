@@ -239,14 +239,14 @@ def test_eq_promise_gaussian_by_quadrature(book, seen, std, scale):
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 @pytest.mark.parametrize("t", [0.2, 0.6, 0.9])
 def test_eq_guided_flow_is_the_slope_of_a_plain_step(book, m, r, scale, t):
-    ratio = [sn / a for a, sn in (SCHEDULE.signal_noise(u) for u in (t, t - 1e-6))]
+    ratio = [sn / a for a, sn in (SCHEDULE.signal_noise(u) for u in (t, t - 2e-4))]
     x = f64([[-1.3], [0.2], [0.9]])
     guess = sampling.guided(gaussian_hint(m, r), torch.zeros(3).long(), scale)
-    moved = sampling.last(sampling.ddim(guess, x, SCHEDULE, torch.tensor([t, t - 1e-6], dtype=torch.float64)))
-    z, after = (y / SCHEDULE.signal_noise(u)[0] for y, u in ((x, t), (moved, t - 1e-6)))
+    moved = sampling.last(sampling.ddim(guess, x, SCHEDULE, torch.tensor([t, t - 2e-4], dtype=torch.float64)))
+    z, after = (y / SCHEDULE.signal_noise(u)[0] for y, u in ((x, t), (moved, t - 2e-4)))
     sigma = ratio[0]
     formula = sigma * ((1 - scale) * z / (1 + sigma**2) + scale * (z - m) / (r + sigma**2))
-    torch.testing.assert_close((after - z) / (ratio[1] - sigma), formula, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close((after - z) / (ratio[1] - sigma), formula, rtol=5e-3, atol=1e-3)
     if (m, r) == (1.0, 0.5):  # the chapter's own
         close(book["slope"](z, sigma, scale), formula, 1e-9)
 
@@ -255,10 +255,10 @@ def test_eq_guided_flow_is_the_slope_of_a_plain_step(book, m, r, scale, t):
 @pytest.mark.parametrize(("m", "r"), HINTS)
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0, 4.5])
 def test_eq_guided_mean_and_variance_are_the_samplers(book, m, r, scale):
-    mean, variance = drawn(m, r, scale, steps=1000)
+    mean, variance = drawn(m, r, scale, steps=300)
     formula = book["flowed"](m, r, scale)
-    assert mean == pytest.approx(formula[0], rel=1e-3, abs=1e-4)
-    assert variance == pytest.approx(formula[1], rel=2e-3)
+    assert mean == pytest.approx(formula[0], rel=3e-3, abs=1e-3)
+    assert variance == pytest.approx(formula[1], rel=5e-3)
 
 
 @pytest.mark.equation("eq-guided-mean")
@@ -287,7 +287,7 @@ def test_eq_guided_noisy_by_the_law_of_each_step(book, m, r, scale):
     """Mean and variance of DDPM's loop, step by step: each is affine in x, plus noise of a known variance."""
     guess = sampling.guided(gaussian_hint(m, r), torch.zeros(2).long(), scale)
     mean, variance = 0.0, 1.0
-    knots = sampling._knots(SCHEDULE, times(4000))
+    knots = sampling._knots(SCHEDULE, times(1000))
     for start, end in zip(knots, knots[1:], strict=False):
         x = f64([[0.0], [1.0]])
         sigma = sampling._posterior_std(start, end)
@@ -295,8 +295,8 @@ def test_eq_guided_noisy_by_the_law_of_each_step(book, m, r, scale):
         mean = (low + (high - low) * mean).item()
         variance = ((high - low) ** 2 * variance + sigma**2).item()
     formula = book["noisy"](m, r, scale)
-    assert mean == pytest.approx(formula[0], rel=5e-3)
-    assert variance == pytest.approx(formula[1], rel=1e-2)
+    assert mean == pytest.approx(formula[0], rel=1e-2)
+    assert variance == pytest.approx(formula[1], rel=2e-2)
 
 
 @pytest.mark.equation("eq-guided-noisy")
@@ -319,7 +319,7 @@ def test_eq_interval_by_quadrature_of_the_distance_of_two_paths(m, r, low, high)
     rho = [(r + n**2) / (1 + n**2) for n in noise]
     formula = r * (rho[0] / rho[1]) ** (scale - 1)
     assert variance == pytest.approx(formula, rel=2e-3)
-    assert drawn(m, r, scale, 4000, (low, high))[1] == pytest.approx(formula, rel=1e-2)
+    assert drawn(m, r, scale, 500, (low, high))[1] == pytest.approx(formula, rel=2e-2)
 
 
 # --- the claims
@@ -348,19 +348,19 @@ def test_a_style_is_lost_that_was_promised(book):
         promised = torch.trapezoid(book["promise_on_grid"](scale) * near, grid).item()
         assert abs(promised - 0.5) < 0.02
     drawn = {
-        s: book["near_style"](book["flow"](book["styles"], 1, s, book["percentiles"], 200)) for s in (1, 4)
+        s: book["near_style"](book["flow"](book["styles"], 1, s, book["percentiles"], 100)) for s in (1, 4)
     }
     assert abs(drawn[1] - 0.5) < 0.02 and drawn[4] < 0.01
 
 
 def test_percentiles_keep_their_order(book):
-    ends = book["flow"](book["styles"], 1, 4, book["percentiles"], 200)
+    ends = book["flow"](book["styles"], 1, 4, book["percentiles"], 100)
     assert bool((ends[1:] > ends[:-1]).all())
 
 
 def test_later_guidance_keeps_more_of_the_style(book):
     shares = [
-        book["near_style"](book["flow"](book["styles"], 1, 4, book["percentiles"], 200, (0.0, high)))
+        book["near_style"](book["flow"](book["styles"], 1, 4, book["percentiles"], 100, (0.0, high)))
         for high in (1.0, 0.8, 0.6, 0.5)
     ]
     assert shares == sorted(shares) and shares[0] < 0.01 and shares[-1] > 0.4
