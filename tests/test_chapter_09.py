@@ -18,7 +18,7 @@ from ddpm_lib.toy import Gaussian, Mixture
 
 SCHEDULE = cosine(1000)
 DEFINITIONS = (
-    "tell-code", "drop", "world", "hidden", "steer", "with-labels", "hint", "promise-code", "flow-code",
+    "tell-code", "drop", "world", "hidden", "steer", "with-labels", "flow-steps", "hint", "promise-code", "flow-code",
     "gauss-code", "gauss-check",
     "styles-code", "styles-promise-code", "bug-code", "bug-symptom", "bug-check", "interval-check",
 )  # fmt: skip
@@ -45,7 +45,6 @@ def book(cells) -> dict:
         names[library] = getattr(sampling, library)
     for name in DEFINITIONS:
         exec(cells[name], names)
-    names["fog"] = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
     exec(cells["noisy-check"].split("\nn, generator")[0], names)
     return names
 
