@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,23 +281,27 @@ def test_eq_guided_variance_is_below_the_promise(book):
         assert book["flowed"](1.0, r, 1)[1] == pytest.approx(book["promised"](1.0, r, 1)[1])
 
 
-@pytest.mark.equation("eq-guided-noisy")
-@pytest.mark.parametrize(("m", "r"), HINTS)
-@pytest.mark.parametrize("scale", [1.0, 2.0, 4.0])
-def test_eq_guided_noisy_by_the_law_of_each_step(book, m, r, scale):
+def law_of_the_loop(m: float, r: float, scale: float, steps: int) -> torch.Tensor:
     """Mean and variance of DDPM's loop, step by step: each is affine in x, plus noise of a known variance."""
     guess = sampling.guided(gaussian_hint(m, r), torch.zeros(2).long(), scale)
     mean, variance = 0.0, 1.0
-    knots = sampling._knots(SCHEDULE, times(1000))
+    knots = sampling._knots(SCHEDULE, times(steps))
     for start, end in zip(knots, knots[1:], strict=False):
         x = f64([[0.0], [1.0]])
         sigma = sampling._posterior_std(start, end)
         low, high = sampling.move(x, guess(x, start.t), start, end, sigma, sigma, torch.zeros(2, 1)).flatten()
         mean = (low + (high - low) * mean).item()
         variance = ((high - low) ** 2 * variance + sigma**2).item()
-    formula = book["noisy"](m, r, scale)
-    assert mean == pytest.approx(formula[0], rel=1e-2)
-    assert variance == pytest.approx(formula[1], rel=2e-2)
+    return f64([mean, variance])
+
+
+@pytest.mark.equation("eq-guided-noisy")
+@pytest.mark.parametrize(("m", "r"), HINTS)
+@pytest.mark.parametrize("scale", [1.0, 2.0, 4.0])
+def test_eq_guided_noisy_by_the_law_of_each_step(book, m, r, scale):
+    # the error falls like 1 / steps, so two step numbers tell the limit
+    limit = 2 * law_of_the_loop(m, r, scale, 800) - law_of_the_loop(m, r, scale, 400)
+    torch.testing.assert_close(limit, f64(book["noisy"](m, r, scale)), rtol=5e-3, atol=1e-4)
 
 
 @pytest.mark.equation("eq-guided-noisy")
@@ -362,7 +368,7 @@ def test_later_guidance_keeps_more_of_the_style(book):
         book["near_style"](book["flow"](book["styles"], 1, 4, book["percentiles"], 100, (0.0, high)))
         for high in (1.0, 0.8, 0.6, 0.5)
     ]
-    assert shares == sorted(shares) and shares[0] < 0.01 and shares[-1] > 0.4
+    assert shares == sorted(shares) and shares[0] < 0.01 and shares[-1] > 0.35
 
 
 def test_the_bug_makes_class_0_ill_and_the_dial_deaf_to_it(book):
@@ -394,6 +400,16 @@ def test_what_one_coin_does_to_the_share_of_a_hundred_steps():
     p, size, steps = 0.1, 64, 100
     assert (p * (1 - p) / steps) ** 0.5 == pytest.approx(0.03)
     assert (p * (1 - p) / (steps * size)) ** 0.5 == pytest.approx(0.004, abs=5e-4)
+
+
+def test_the_ledger_says_what_the_chapter_says_of_it():
+    rows = json.loads((Path(__file__).parents[1] / "book" / "ledger.json").read_text(encoding="utf-8"))
+    said = {}
+    for row in rows:
+        if (row["model"], row["count"], row["sampler"], row["steps"]) == ("mnist28", 1000, "dpm++2m", 20):
+            values = {metric["name"]: metric["value"] for metric in row["metrics"]}
+            said[row["scale"]] = (round(values["label accuracy"], 3), round(values["recall"], 2))
+    assert said[1.0] == (0.964, 0.95) and said[1.5] == (0.999, 0.88)
 
 
 # --- the exercises, solved in other ways
