@@ -97,7 +97,7 @@ def drawn(m: float, r: float, scale: float, steps: int = 200, interval=(0.0, 1.0
 # --- the code is the library's
 
 
-@pytest.mark.equation("eq-told")
+@pytest.mark.equation("eq-told-label")
 def test_tell_is_what_the_shipped_network_does(book):
     part = book["model"].net.conditioning
     label = torch.tensor([-1, *range(10), 3])
@@ -107,7 +107,7 @@ def test_tell_is_what_the_shipped_network_does(book):
         close(book["tell"](logsnr, torch.full_like(label, -1)), part(logsnr), 1e-6)
 
 
-@pytest.mark.equation("eq-told")
+@pytest.mark.equation("eq-told-label")
 def test_eq_told_the_label_adds_its_row_at_any_time():
     torch.manual_seed(0)
     part = Conditioning(16, 24, num_classes=5)
