@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import cells_of, close, f64
 
-from ddpm_lib import chain, denoiser, sampling, schedule
+from ddpm_lib import chain, checkpoint, denoiser, layers, sampling, schedule, training
 from ddpm_lib.plotting import setup
+from ddpm_lib.toy import MLP
 from ddpm_lib.training import min_snr
 
-ENTRIES = range(1, 11)
+ENTRIES = range(1, 17)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +51,12 @@ def page(cells) -> dict:
     return names
 
 
-def test_there_are_ten_entries_of_five_parts_and_the_misprint_is_the_first(cells):
+def test_there_are_sixteen_entries_of_five_parts_and_the_misprint_is_the_first(cells):
     text = "\n".join(cell.source for cell in cells.values() if cell.cell_type == "markdown")
     titles = re.findall(r"^## (\d+)\. (.*)$", text, re.MULTILINE)
     assert [int(number) for number, _ in titles] == list(ENTRIES)
     assert titles[0][1] == "The misprint"
-    entries = re.split(r"^## .*$", text, flags=re.MULTILINE)[1:11]
+    entries = re.split(r"^## .*$", text, flags=re.MULTILINE)[1:17]
     for entry in entries:
         for part in ("Symptom", "Hunt", "Check", "Cure", "Found in"):
             assert len(re.findall(rf"\*\*{part}\.?\*\*", entry)) == 1, f"{part} in {entry[:60]}"
@@ -179,3 +180,102 @@ def test_entry_10_is_the_librarys_guidance(page, scale):
     label = torch.tensor([0])
     guided = sampling.guided(denoise, label, scale)(torch.zeros(1, 2, dtype=torch.float64), 0.5)
     close(guided[0], page["steady"](f64([1.0, 3.0]), f64([0.0, 0.0]), scale), 1e-9)
+
+
+def test_entry_11_a_copy_is_the_answer_where_there_is_no_picture(page):
+    rows = [[float(number) for number in line.split()[1:]] for line in page["printed"][11] if "." in line]
+    # E (x_t - eps)^2 = bar E x_0^2 + (1 - sqrt(1 - bar))^2
+    share, power = chain.linear(1000).alpha_bar, page["digits"].square().mean().item()
+    for row, bars in zip(rows, ([share[-1]] * 5, share[[1, 250, 500, 750, 1000]]), strict=True):
+        wanted = [(bar * power + (1 - (1 - bar).sqrt()) ** 2).item() for bar in bars]
+        assert row == pytest.approx(wanted, rel=0.05, abs=1e-5)
+    assert max(rows[0]) < 1e-4 and rows[1][0] > 0.9
+    for t in (0, 1, 999):
+        close(page["running"](t), share[t], 1e-12)
+
+
+def test_entry_12_only_the_fourth_power_tells_the_mended_noise(page):
+    shares = [int(line.split()[1]) for line in page["printed"][12] if line.endswith("are 1")]
+    assert shares[0] > 95 and max(abs(share - 50) for share in shares[1:]) < 4
+    z = page["mended"](200_000, torch.Generator().manual_seed(1))
+    moments = [z.pow(power).mean().item() for power in (1, 2, 4)]
+    assert moments == pytest.approx([0, 1, 1.8], abs=0.02)
+    # "a staircase": where both points are possible they are equally likely
+    bar, x = 0.5, torch.linspace(-2, 2, 401, dtype=torch.float64)
+    inside = [((x - sign * bar**0.5).abs() < (3 * (1 - bar)) ** 0.5).double() for sign in (1, -1)]
+    guess = (inside[0] - inside[1]) / (inside[0] + inside[1])
+    assert set(guess[~guess.isnan()].tolist()) == {-1.0, 0.0, 1.0}
+
+
+def test_entry_13_the_library_hides_labels_one_by_one(page):
+    seen = []
+
+    class Spy(MLP):
+        def forward(self, x, logsnr, label=None):
+            seen.append(label.clone())
+            return super().forward(x, logsnr, label)
+
+    labels = torch.arange(64) % 10
+    denoise = denoiser.Denoiser(Spy(width=4, depth=1, num_classes=10), schedule.cosine(50), "v")
+    config = training.TrainConfig(steps=400, label_dropout=0.1)
+    batches = iter(lambda: (torch.zeros(64, 2), labels), None)
+    for _ in training.train(denoise, batches, config):
+        pass
+    counts = torch.stack([(label == -1).sum() for label in seen]).double()
+    assert all(((label == labels) | (label == -1)).all() for label in seen)
+    assert abs(counts.mean() - 6.4) < 4 * (5.76 / 400) ** 0.5
+    assert abs(counts.var() / 5.76 - 1) < 4 * (2 / 400) ** 0.5
+
+
+def test_entry_13_the_numbers(page):
+    text = "\n".join(page["printed"][13])
+    # 90 of 1,000 pictures are dropped into class 0 and belong elsewhere, 100 belong there
+    share = int(re.search(r"digits, (\d+)% of them others", text)[1])
+    assert abs(share - 100 * 9 / 19) < 20
+    spreads = [float(each) for each in re.findall(r"give or take ([\d.]+)%", text)]
+    assert spreads == pytest.approx([30, 3.75], rel=0.1)
+
+
+def test_entry_14_the_librarys_attention_knows_no_size(page):
+    torch.manual_seed(0)
+    attention = layers.Attention(8, head_dim=4)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.normal_(std=0.3)
+        assert page["knows_no_size"](attention)
+        x = torch.randn(1, 8, 16, 16)
+        close(page["one_size"](x), page["any_size"](x), 1e-6)
+        with pytest.raises(RuntimeError):  # where nothing fits, it says so
+            page["one_size"](torch.randn(1, 8, 20, 20))
+    shares = [line.split()[-4] for line in page["printed"][14] if "heard" in line]
+    assert shares == ["100%", "100%", "25%", "100%", "6%", "100%"]
+
+
+def test_entry_15_a_checkpoint_answers_with_its_average(page, tmp_path):
+    net = MLP(width=4)
+    ema = training.EMA(net)
+    with torch.no_grad():
+        for parameter in ema.net.parameters():
+            parameter.zero_()
+    config = training.TrainConfig()
+    kept = checkpoint.Checkpoint(net, schedule.cosine(50), "x0", config, ema)
+
+    def draw(net, ema, noise):
+        return sampling.last(sampling.ddim(kept.denoiser(), noise, kept.schedule, kept.schedule.times(5)))
+
+    close(draw(net, ema, torch.randn(3, 2)), 0, 1e-6)
+    assert page["asks_the_average"](page["draws_with_the_average"])
+    off = [float(line.split()[-1]) for line in page["printed"][15] if "off by" in line]
+    assert off[1] < off[0] / 3
+
+
+def test_entry_16_the_surplus_falls_like_one_over_n(page):
+    generator = torch.Generator().manual_seed(3)
+    real, cloud, distance = page["real"], page["cloud"], page["frechet_distance"]
+    few, many = (sum(distance(cloud(n, generator), real) for _ in range(4)) / 4 for n in (500, 2000))
+    assert 3 < few / many < 5
+    old, new = (float(line.split()[-1]) for line in page["printed"][16] if "distance" in line)
+    assert old < new  # the wrong winner
+    assert distance(cloud(20_000, generator), real) < distance(cloud(20_000, generator, 0.95), real)
+    with pytest.raises(ValueError, match="singular"):
+        distance(cloud(32, generator), real)
