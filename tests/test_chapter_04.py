@@ -352,7 +352,7 @@ def test_the_best_width_is_the_true_one_of_a_normal_world(book):
 
 
 def test_finer_chains(book, cells):
-    names = dict(book, print=lambda *values: None)
+    names = dict(book, print=lambda *values, **_: None)
     exec(cells["finer"], names)
     narrow, wide, best = names["gaps"].values()
     assert all(a > b for a, b in zip(narrow, narrow[1:], strict=False)) and narrow[-1] > 0.2886
@@ -360,6 +360,26 @@ def test_finer_chains(book, cells):
     assert max(best) < 2e-5
     # the limit is half of Euler's constant
     assert names["floor_gap"](200_000, book["narrow_widths"]) == pytest.approx(0.28861, abs=0.003)
+
+
+@pytest.mark.parametrize("steps", [25, 400, 6400])
+def test_with_the_best_width_only_the_start_is_left(book, cells, steps):
+    """Not L_T, which is about twice that: every step back is exact, so the law of x_T is all that differs."""
+    names = dict(book, print=lambda *values, **_: None)
+    exec(cells["finer"], names)
+    bar = chain.linear(steps, 0.1 / steps, 20 / steps).alpha_bar[-1]
+    start = kl_divergence(Normal(bar.sqrt() * M, (1 - bar + bar * S).sqrt()), Normal(0.0, 1.0))
+    left = names["floor_gap"](steps, lambda table: book["best_widths"](table, book["least_error"](table, S)))
+    assert left == pytest.approx(start.item(), abs=1e-10)
+    prior = kl_divergence(
+        Normal(bar.sqrt() * (M + S**0.5 * draws(20_000)), (1 - bar).sqrt()), Normal(0.0, 1.0)
+    )
+    close(
+        book["expected_prior"](chain.linear(steps, 0.1 / steps, 20 / steps)),
+        prior.mean(),
+        0.05 * prior.mean(),
+    )
+    assert start < 0.6 * prior.mean()
 
 
 # --- shape
