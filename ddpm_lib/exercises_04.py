@@ -308,6 +308,7 @@ EXERCISES = (
             Slip("The draws are from the second law. The average in D(q || p) is over q, the first.", _divergence_from_second),
             Slip("That is the divergence of the second law from the first: the order matters.", lambda a, b, c, d, z: _divergence(c, d, a, b, z)),
             Slip("The sign is turned: the log-ratio is log q - log p.", lambda *a: -_divergence(*a)),
+            Slip("That is an estimate too, from draws mean - std * z. Take mean + std * z: then the numbers can be compared.", lambda a, b, c, d, z: _divergence(a, b, c, d, -z)),
             Slip("The densities are right. The draws have the variance for a standard deviation.", _divergence_wide),
             Slip("It looks as if variances were taken for standard deviations throughout: Normal(mean, std) wants a standard deviation.", _divergence_squared),
             Slip("The draws are right. In the densities it looks as if variances were taken for standard deviations.", _divergence_mixed),

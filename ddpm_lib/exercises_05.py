@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -45,9 +46,15 @@ def _converter(**other: Callable) -> Callable:
 
 
 def _noisy_inputs(generator: torch.Generator) -> tuple:
-    x0, eps = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    # larger than pictures are: an attempt that clips is seen to
+    x0, eps = 4 * torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
     logsnr = 6 * torch.rand((), generator=generator, dtype=torch.float64) - 3
     return x0, eps, logsnr.sigmoid().sqrt().item(), (-logsnr).sigmoid().sqrt().item()
+
+
+def _copied(answer: object) -> object:
+    """An attempt may work in place on what it is given, and return that."""
+    return answer.detach().clone() if isinstance(answer, Tensor) else copy.deepcopy(answer)
 
 
 def _all_ways(attempt: Callable, arguments: tuple) -> object:
@@ -57,10 +64,12 @@ def _all_ways(attempt: Callable, arguments: tuple) -> object:
     for given in NAMES:
         p, q = PAIRS[given](a, s)
         for wanted in NAMES:
-            there = attempt(x_t.clone(), p * x0 + q * eps, a, s, given, wanted)
+            there = _copied(attempt(x_t.clone(), p * x0 + q * eps, a, s, given, wanted))
             if there is None or there is ...:
                 return there
-            back = attempt(x_t.clone(), there, a, s, wanted, given)
+            back = _copied(attempt(x_t.clone(), _copied(there), a, s, wanted, given))
+            if back is None or back is ...:
+                return back
             rows.append(np.stack([np.asarray(each) for each in (there, back)]))
     return torch.as_tensor(np.stack(rows))
 
