@@ -289,6 +289,33 @@ def test_the_data_of_the_test_have_variance_one_and_are_valid(book):
     assert abs(book["valid"](data) - 0.989) < 4 * (0.011 / len(data)) ** 0.5
 
 
+def test_the_prose_says_what_the_cells_printed():
+    """Of the cells whose numbers training amplifies, and which nbval does not compare."""
+    stored = cells_of("05_five_names_for_one_network")
+    text = {name: "".join(output.get("text", "") for output in stored[name].outputs) for name in ("errors-numbers", "grain-numbers", "draw-five", "draw-capped")}  # fmt: skip
+    spread = {line.split()[0].rstrip(":"): float(line.split()[-1]) for line in text["grain-numbers"].splitlines()}  # fmt: skip
+    said = stored["grain-2-saw"].source
+    assert f"within a factor of {spread['flow']:.0f}." in said and f"spreads over {spread['v']:.0f}," in said
+    assert 15_000 < spread["score"] < 25_000 and spread["v"] < spread["x0"] < 2 * spread["v"]
+    assert spread["eps"] > 10 * spread["v"]
+
+    plain, capped = ({row.split()[0]: [float(each) for each in row.split()[1:]] for row in part.splitlines()[1:]} for part in text["errors-numbers"].split("plain")[1].split("min-SNR"))  # fmt: skip
+    at = text["errors-numbers"].splitlines()[0].split()[1:]
+    t995, t650, t100, t10 = (at.index(t) for t in ("995", "650", "100", "10"))
+    assert capped["eps"][t995] > 10 * max(capped["x0"][t995], capped["flow"][t995])
+    others = [capped[name][t100] for name in ("eps", "x0", "v", "flow")]
+    assert 2 < capped["score"][t100] / max(others) and capped["score"][t100] / min(others) < 4.5
+    assert plain["score"][t650] > 5 * plain["v"][t650] and capped["score"][t650] < 1.7 * capped["v"][t650]
+    for name in ("x0", "v", "flow"):
+        assert capped[name][t995] > 3 * plain[name][t995]
+    assert plain["x0"][t10] > plain["x0"][t650] and plain["eps"][t10] < plain["eps"][t650] / 10
+
+    valid, weighed = ({line.split()[0].rstrip(":"): [int(each.rstrip(",%")) for each in line.split() if "%" in each] for line in text[name].splitlines() if "%" in line} for name in ("draw-five", "draw-capped"))  # fmt: skip
+    assert weighed["x0"][0] > valid["x0"][0] and weighed["eps"][1] < valid["eps"][1]
+    assert max(abs(weighed[name][0] - valid[name][0]) for name in ("v", "flow")) <= 1
+    assert weighed["score"][1] < valid["score"][1]
+
+
 # --- the exercises, solved in other ways
 
 
@@ -317,6 +344,24 @@ def convert_in_float32_and_in_place(x_t, y, a, s, given, wanted):
     return convert_by_the_rate(x_t.float(), torch.as_tensor(y).float().clone().mul_(1), a, s, given, wanted)
 
 
+def convert_in_place_on_everything(x_t, y, a, s, given, wanted):
+    (p, q), (r, u) = PAIRS[given](a, s), PAIRS[wanted](a, s)
+    area = a * q - s * p
+    return y.mul_((a * u - s * r) / area).add_(x_t.mul_((r * q - u * p) / area))
+
+
+def convert_in_place_in_numpy(x_t, y, a, s, given, wanted):
+    (p, q), (r, u) = PAIRS[given](a, s), PAIRS[wanted](a, s)
+    area, y = a * q - s * p, np.asarray(y)
+    y *= (a * u - s * r) / area
+    y += (r * q - u * p) / area * x_t.numpy()
+    return y
+
+
+def convert_with_a_gradient(x_t, y, a, s, given, wanted):
+    return convert_by_the_rate(x_t, y.clone().requires_grad_(), a, s, given, wanted)
+
+
 def convert_with_branches(x_t, y, a, s, given, wanted):
     if given == wanted:
         return y
@@ -333,7 +378,15 @@ def convert_with_branches(x_t, y, a, s, given, wanted):
 
 @pytest.mark.parametrize(
     "attempt",
-    [convert_by_the_rate, convert_in_numpy, convert_in_float32_and_in_place, convert_with_branches],
+    [
+        convert_by_the_rate,
+        convert_in_numpy,
+        convert_in_float32_and_in_place,
+        convert_in_place_on_everything,
+        convert_in_place_in_numpy,
+        convert_with_a_gradient,
+        convert_with_branches,
+    ],
 )
 def test_other_ways_to_convert_are_correct(attempt):
     assert check("targets.convert", attempt, record=False)
