@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -140,3 +143,84 @@ def _apply(layer: nn.Module, h: Tensor, told: Tensor) -> Tensor:
 def ddpm_cifar10(num_classes: int = 0) -> UNetConfig:
     """The 35.7 M parameter network of DDPM for CIFAR-10 (arXiv 2006.11239, appendix B)."""
     return UNetConfig(32, 3, num_classes, 128, (1, 2, 2, 2), 2, (1,), 256, 1, 0.1, "add")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a U-Net as data pass it, and what it costs for one image.
+
+    name: of the module in the network, "down.3.0". kind: "told" (time and label), "stem", "block", "attention",
+    "down", "up" or "head". level: 0 the finest; -1 for "told", which has no grid. given, made: the shapes of its
+    input and its output, without the batch. skip: the name of the part whose output is joined to the input, or "".
+    parameters: its weights and biases. macs: multiply-adds of convolutions, linear layers and attention;
+    norms, activations and additions are left out.
+    """
+
+    name: str
+    kind: str
+    level: int
+    given: tuple[int, ...]
+    made: tuple[int, ...]
+    skip: str
+    parameters: int
+    macs: int
+
+
+KINDS = {Conditioning: "told", ResBlock: "block", Attention: "attention", Downsample: "down", Upsample: "up"}
+
+
+def anatomy(net: UNet, size: int | None = None) -> list[Part]:
+    """The parts of a U-Net in the order in which data pass them, measured while a picture passes.
+
+    size: height and width of the picture, by default the one that the net was made for. The picture has no
+    values and the weights are not touched: shapes are all that is computed. Raises ValueError for a size that the net cannot take.
+    """
+    config = net.config if size is None else replace(net.config, image_size=size)
+    net = copy.deepcopy(net).to("meta")
+    passed: list[tuple] = []
+    macs: Counter[str] = Counter()
+
+    def note(name: str, kind: str):
+        def hook(module, given, made):
+            count = sum(parameter.numel() for parameter in module.parameters())
+            passed.append((name, kind, tuple(given[0].shape[1:]), tuple(made.shape[1:]), count))
+
+        return hook
+
+    def count(name: str):
+        def hook(module, given, made):
+            if isinstance(module, Attention):  # queries times keys, and weights times values
+                macs[name] += 2 * made.shape[1] * made.shape[2:].numel() ** 2
+            else:
+                macs[name] += made.numel() * module.weight[0].numel()
+
+        return hook
+
+    for name, module in net.named_modules():
+        kind = name if name in ("stem", "head") else KINDS.get(type(module))
+        if kind:
+            module.register_forward_hook(note(name, kind))
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear | Attention):
+                    layer.register_forward_hook(count(name))
+    side = config.image_size
+    net(torch.empty(1, config.channels, side, side, device="meta"), torch.empty(1, device="meta"))
+
+    fine, skips, parts = side // config.patch, _skips(name for name, *_ in passed), []
+    for name, kind, given, made, parameters in passed:
+        level = -1 if kind == "told" else round(math.log2(fine / made[-1]))
+        parts.append(Part(name, kind, level, given, made, skips.get(name, ""), parameters, macs[name]))
+    return parts
+
+
+def _skips(names) -> dict[str, str]:
+    """Block on the way up -> the part on the way down whose output it is given, as in UNet.forward."""
+    last: dict[str, str] = {}  # the last part of each step down
+    ways = {}
+    for name in names:
+        step = ".".join(name.split(".")[:2])
+        if name == "stem" or name.startswith("down."):
+            last[step] = name
+        elif name.startswith("up.") and name.endswith(".0"):
+            ways[name] = last.popitem()[1]
+    return ways
