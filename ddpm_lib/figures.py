@@ -27,6 +27,7 @@ from .denoiser import coefficients
 from .plotting import COLOURS, draw_points, grey_png_bytes, image_grid, png_bytes, webp_bytes
 from .schedule import Schedule
 from .toy import FiniteSet
+from .unet import Part, UNet, UNetConfig, anatomy
 
 LARGEST_FIGURE = 300_000
 """Bytes of HTML that a figure may take, so that a page stays quick to load."""
@@ -300,6 +301,121 @@ def _picture(grid: Tensor, grey: bool) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def network(
+    config: UNetConfig,
+    sizes: Sequence[int] = (28, 32, 64),
+    alt: str = "A U-Net drawn as boxes, each of which tells its shapes, parameters and multiply-adds.",
+    caption: str = "",
+) -> Figure:
+    """A U-Net, part by part: choose one, and see its shapes, its parameters and what it costs.
+
+    config: what the network is made of; nothing in the figure is typed by hand, all comes from unet.anatomy.
+    sizes: heights and widths of the pictures to choose from; raises ValueError for one that the network
+    cannot take. Boxes are the darker the larger their share. alt, caption: as in scrubber.
+    """
+    with torch.device("meta"):
+        net = UNet(config)
+    passes = [anatomy(net, size) for size in sizes]
+    if not passes:
+        raise ValueError("a network needs at least one size of picture to be drawn for")
+    start = list(sizes).index(config.image_size) if config.image_size in sizes else 0
+    places, ways, rows, height = _plan(passes[start])
+    data = {
+        "sizes": list(sizes),
+        "start": start,
+        "width": PLAN_WIDTH,
+        "height": height,
+        "rows": [
+            {"y": y, "sides": [_grid_at(parts, level) for parts in passes]} for level, y in enumerate(rows)
+        ],
+        "skips": [{"from": source, "to": goal, "path": path} for source, goal, path in ways],
+        "parts": [
+            {
+                "name": part.name,
+                "kind": part.kind,
+                "words": _part_words(part, passes[start]),
+                "box": places[part.name],
+                "parameters": part.parameters,
+                "given": [list(same.given) for same in alike],
+                "made": [list(same.made) for same in alike],
+                "macs": [same.macs for same in alike],
+            }
+            for part, *alike in zip(passes[start], *passes, strict=True)
+        ],
+        "first": next(i for i, part in enumerate(passes[start]) if part.kind == "block"),
+    }
+    still = _drawn(_plan_drawn(passes[start]), (7.2, 7.2 * height / PLAN_WIDTH + 0.1))
+    return _figure("network", data, still, alt, caption)
+
+
+PLAN_WIDTH = 760
+"""Of the drawing of a network, in units of its own."""
+PART_WORDS = {
+    "told": "time and label, told to every block",
+    "stem": "stem: one convolution",
+    "block": "residual block",
+    "attention": "self-attention",
+    "down": "down: halves the grid",
+    "up": "up: doubles the grid",
+    "head": "head: norm, SiLU, convolution",
+}
+PART_COLOURS = {"attention": "noise", "down": "prediction", "up": "prediction"}
+"""Kinds of parts that are not drawn in the colour of data."""
+
+
+def _part_words(part: Part, parts: Sequence[Part]) -> str:
+    words = PART_WORDS[part.kind]
+    if part.skip:
+        across = next(other for other in parts if other.name == part.skip)
+        words += f", joined with {across.made[0]} channels from the way down"
+    return words
+
+
+def _grid_at(parts: Sequence[Part], level: int) -> int:
+    return next(part.made[-1] for part in parts if part.level == level)
+
+
+def _plan(
+    parts: Sequence[Part],
+) -> tuple[dict[str, list[float]], list[tuple[str, str, list]], list[float], float]:
+    """Where the parts stand: name -> [x, y, width, height], the skips as (from, to, corners), the middle of each
+    level's row, and the height of it all. A column for each part, in order; attention stands below its block."""
+    left, box, low, room = 70.0, 40.0, 17.0, 9.0
+    columns, column = {}, -1
+    for part in parts:
+        column += part.kind not in ("attention", "told")
+        columns[part.name] = column
+    pitch = (PLAN_WIDTH - left - 2) / (column + 1)
+    within: dict[int, list[Part]] = {}
+    for part in parts:
+        if part.skip:
+            within.setdefault(part.level, []).append(part)
+    tops, y = [], 2.0
+    for level in range(1 + max(part.level for part in parts)):
+        y += room * len(within.get(level, [])) + 5
+        tops.append(y)
+        y += box + low + 8
+    wide = round(pitch - min(8, pitch / 4), 1)
+    places = {}
+    for part in parts:
+        x = round(left + columns[part.name] * pitch, 1)
+        if part.kind == "told":
+            places[part.name] = [left, y + 4, round((column + 1) * pitch - pitch + wide, 1), 20]
+        elif part.kind == "attention":
+            places[part.name] = [x, tops[part.level] + box + 2, wide, low]
+        else:
+            places[part.name] = [x, tops[part.level], wide, box]
+    ways = []
+    for level, group in within.items():
+        # the first to come is the innermost
+        for lift, part in enumerate(group, 1):
+            (x, _, *_), (other, *_) = places[part.name], places[part.skip]
+            top = tops[level]
+            high, near, far = top - room * lift, round(x + wide / 2, 1), round(other + wide / 2, 1)
+            ways.append((part.skip, part.name, [[far, top], [far, high], [near, high], [near, top]]))
+    return places, ways, [top + box / 2 for top in tops], y + 28
+
+
 QUANTITIES = {
     "eps": ("ε", "the noise"),
     "x0": ("x₀", "the clean pixel"),
@@ -338,6 +454,7 @@ LIGHTER = {
     "derivation": "fewer lines",
     "converter": "a shorter caption",
     "gallery": "fewer or smaller images",
+    "network": "fewer blocks or sizes",
 }
 """What makes a figure of each kind lighter."""
 
@@ -563,5 +680,36 @@ def _growth(steps: Sequence[int], growth: Mapping[str, Tensor]) -> Callable:
                 ax.plot(share, ratio, label=name, ls="--" if name == chosen else "-")
             ax.set(yscale="log", xlabel="t / T", title=f"how an error in {chosen} grows")
         right.legend()
+
+    return draw
+
+
+def _plan_drawn(parts: Sequence[Part]) -> Callable:
+    places, ways, rows, height = _plan(parts)
+    most = max(part.macs for part in parts)
+
+    def draw(drawing):
+        from matplotlib.patches import FancyBboxPatch
+
+        ax = drawing.add_subplot()
+        main = [places[part.name] for part in parts if part.kind not in ("told", "attention")]
+        ax.plot(*zip(*[(x + w / 2, y + h / 2) for x, y, w, h in main], strict=True), color="#999999", lw=1)
+        for _, _, corners in ways:
+            ax.plot(*zip(*corners, strict=True), color=COLOURS["data"], lw=1)
+        for part in parts:
+            x, y, w, h = places[part.name]
+            colour = COLOURS[PART_COLOURS.get(part.kind, "data")]
+            shape = "round,pad=0,rounding_size=3"
+            ax.add_patch(FancyBboxPatch((x, y), w, h, shape, fc="white", ec="none"))
+            strength = 0.08 + 0.6 * (part.macs / most) ** 0.5
+            ax.add_patch(FancyBboxPatch((x, y), w, h, shape, fc=colour, ec="none", alpha=strength))
+            ax.add_patch(FancyBboxPatch((x, y), w, h, shape, fc="none", ec=colour))
+            text = {"told": PART_WORDS["told"], "attention": "att"}.get(part.kind, str(part.made[0]))
+            ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=8)
+        for level, y in enumerate(rows):
+            side = _grid_at(parts, level)
+            ax.text(2, y, f"{side} × {side}", va="center", fontsize=9)
+        ax.set(xlim=(0, PLAN_WIDTH), ylim=(height, 0), aspect="equal")
+        ax.axis("off")
 
     return draw

@@ -17,8 +17,18 @@ from PIL import Image
 
 from ddpm_lib import figures, schedule
 from ddpm_lib.data import load_images
-from ddpm_lib.figures import Line, converter, derivation, gallery, hover_weights, schedule_designer, scrubber
+from ddpm_lib.figures import (
+    Line,
+    converter,
+    derivation,
+    gallery,
+    hover_weights,
+    network,
+    schedule_designer,
+    scrubber,
+)
 from ddpm_lib.plotting import COLOURS, image_grid, place_colours
+from ddpm_lib.unet import UNet, UNetConfig, anatomy
 
 
 def cloud(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,6 +50,7 @@ LINES = [
     Line(r"\log(a b) = \log b + \log a + 0", "Sums commute, 1 < 2.", 1.5, 1.6),
     Line(r"\bar\alpha_t = \prod_{i=1}^{t} \alpha_i", "By definition."),
 ]
+BODY = UNetConfig(16, 3, 10, 8, (1, 2), 2, (1,), 8)
 MAKE = {
     "scrubber": lambda **text: scrubber({"a": cloud(5, 20), "b": cloud(5, 20, seed=1)}, range(5), **text),
     "schedule_designer": lambda **text: schedule_designer(picture(), **text),
@@ -49,6 +60,7 @@ MAKE = {
     "gallery": lambda **text: gallery(
         samples(4), {"step": [0, 10, 20, 50]}, {"loss": [1, 0.5, 0.2, 0.1]}, **text
     ),
+    "network": lambda **text: network(BODY, (8, 16), **text),
 }
 KINDS = sorted(MAKE)
 
@@ -344,3 +356,36 @@ def test_a_thousand_digits_are_light_enough():
 def test_the_gallery_names_slips(shape, axes, more, message):
     with pytest.raises(ValueError, match=message):
         gallery(samples(*shape), axes, **more)
+
+
+@pytest.mark.parametrize("config", [BODY, UNetConfig(16, 1, 0, 8, (1, 1, 2, 2), 1, (), 8)])
+def test_the_network_stores_what_the_model_says(config):
+    data = stored(network(config, (16, 32)))
+    assert data["sizes"] == [16, 32] and data["start"] == 0
+    for at, size in enumerate((16, 32)):
+        parts = anatomy(UNet(config), size)
+        assert [part["name"] for part in data["parts"]] == [part.name for part in parts]
+        for kept, part in zip(data["parts"], parts, strict=True):
+            assert (kept["parameters"], kept["macs"][at]) == (part.parameters, part.macs)
+            assert (kept["given"][at], kept["made"][at]) == (list(part.given), list(part.made))
+        for level, row in enumerate(data["rows"]):
+            assert row["sides"][at] == size >> level
+    assert {(way["from"], way["to"]) for way in data["skips"]} == {(p.skip, p.name) for p in parts if p.skip}
+
+
+@pytest.mark.parametrize("config", [BODY, UNetConfig(16, 1, 0, 8, (1, 1, 2, 2), 3, (0, 1, 2, 3), 8)])
+def test_no_box_of_the_network_covers_another(config):
+    data = stored(network(config, (16,)))
+    boxes = torch.tensor([part["box"] for part in data["parts"]])
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 0] + boxes[:, 2] <= data["width"] + 1e-6).all()
+    assert (boxes[:, 1] + boxes[:, 3] <= data["height"] + 1e-6).all()
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    cover = ((low[:, None] < high[None]) & (low[None] < high[:, None])).all(2)
+    assert torch.equal(cover, torch.eye(len(boxes), dtype=torch.bool))
+
+
+def test_the_network_refuses_sizes_that_it_cannot_take():
+    with pytest.raises(ValueError, match="image size 9 .*resize"):
+        network(BODY, (8, 9))
+    with pytest.raises(ValueError, match="at least one size"):
+        network(BODY, ())

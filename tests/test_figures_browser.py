@@ -16,7 +16,17 @@ from ddpm_lib import chain as chains
 from ddpm_lib import schedule, toy
 from ddpm_lib.chain import Chain, rescale_zero_terminal
 from ddpm_lib.denoiser import target, to_x0
-from ddpm_lib.figures import Line, converter, derivation, gallery, hover_weights, schedule_designer, scrubber
+from ddpm_lib.figures import (
+    Line,
+    converter,
+    derivation,
+    gallery,
+    hover_weights,
+    network,
+    schedule_designer,
+    scrubber,
+)
+from ddpm_lib.unet import UNet, UNetConfig, anatomy
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -44,6 +54,7 @@ LINES = [
 SHEET_STEPS = [0, 10, 50, 100]
 SHEETS = torch.linspace(-1, 1, 8).view(4, 2, 1, 1, 1, 1).expand(4, 2, 6, 1, 12, 12)
 SHEET_NUMBERS = {"loss": torch.tensor([[1, 2], [0.5, 0.25], [0.125, 0.1], [torch.nan, 0.05]])}
+BODY, BODY_SIZES = UNetConfig(28, 1, 10, 48, (1, 2), 2, (1,), 16, 2), (28, 32, 64)
 FIGURES = {
     "scrubber": lambda: scrubber(TRACKS, STEPS),
     "schedule_designer": lambda: schedule_designer(IMAGE),
@@ -51,6 +62,7 @@ FIGURES = {
     "derivation": lambda: derivation(LINES),
     "converter": lambda: converter(schedule.flow()),
     "gallery": lambda: gallery(SHEETS, {"step": SHEET_STEPS, "weights": ["raw", "EMA"]}, SHEET_NUMBERS, 3),
+    "network": lambda: network(BODY, BODY_SIZES),
 }
 KINDS = sorted(FIGURES)
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -190,7 +202,14 @@ def test_a_figure_starts_wherever_its_script_is_put(open_page, figures, kind, wa
         assert page.locator("figure").nth(at).locator("> .ddpm-stage").count() == 1
 
 
-FIRST = {"scrubber": "t", "schedule_designer": "T", "hover_weights": "t", "converter": "t", "gallery": "step"}
+FIRST = {
+    "scrubber": "t",
+    "schedule_designer": "T",
+    "hover_weights": "t",
+    "converter": "t",
+    "gallery": "step",
+    "network": "part",
+}
 
 
 @pytest.mark.parametrize("kind", sorted(FIRST))
@@ -673,6 +692,83 @@ def test_the_converter_warns_of_impossible_pixels(open_page, figures):
     assert note.text_content() == ""
     pull(page, "value", 0.95)
     assert "outside [−1, 1]" in note.text_content()
+
+
+# The network
+
+UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
+
+
+def counted(page, name: str) -> int:
+    """A count on show, all of it; its text must be the same number in words, to the digits it has."""
+    node = page.locator(f'output[data-name="{name}"]')
+    number, _, unit = node.text_content().partition(" ")
+    value = int(node.get_attribute("data-value"))
+    assert float(number) * UNITS.get(unit, 1) == pytest.approx(value, rel=6e-3)
+    return value
+
+
+def told(page, size: int, at: int) -> None:
+    """What is shown is what the model says about this part."""
+    parts = anatomy(UNet(BODY), size)
+    part, text = parts[at], lambda name: page.locator(f'[data-name="{name}"]').text_content()
+    assert shown(page, "part") == at + 1
+    assert (counted(page, "parameters"), counted(page, "macs")) == (part.parameters, part.macs)
+    for name in ("parameters", "macs"):
+        whole = sum(getattr(other, name) for other in parts)
+        assert counted(page, f"all {name}") == whole
+        assert shown(page, f"share of {name}") == pytest.approx(100 * getattr(part, name) / whole)
+    if part.kind == "told":
+        assert (text("given"), text("made")) == ("log-SNR and label", f"{part.made[0]} numbers")
+    else:
+        assert text("given") == " × ".join(map(str, part.given))
+        assert text("made") == " × ".join(map(str, part.made))
+    if part.skip:
+        across = next(other for other in parts if other.name == part.skip)
+        assert f"joined with {across.made[0]} channels" in text("words")
+
+
+def test_the_network_tells_each_part_as_the_model_is(open_page, figures):
+    page = open_page(figures("network").html)
+    plane, count = control(page, "part"), len(anatomy(UNet(BODY)))
+    plane.press("Home")
+    for at in range(count):
+        told(page, 28, at)
+        plane.press("ArrowRight")
+    told(page, 28, count - 1)
+    assert plane.get_attribute("aria-valuenow") == str(count)
+    for size, at in ((32, 5), (64, 6), (28, 20)):
+        choose(page, "size", str(BODY_SIZES.index(size)))
+        plane.press("Home")
+        for _ in range(at):
+            plane.press("ArrowDown")
+        told(page, size, at)
+    assert page.locator(".df-grid").all_text_contents() == ["14 × 14", "7 × 7"]
+
+
+@pytest.mark.parametrize("width", [360, 900])
+def test_a_part_of_the_network_is_chosen_by_a_click(open_page, figures, width):
+    page = open_page(figures("network").html, viewport={"width": width, "height": 740})
+    parts = anatomy(UNet(BODY))
+    for at in (0, 1, 6, 12, 22):
+        box = page.locator(f'[data-part="{parts[at].name}"] rect').first.bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        told(page, 28, at)
+        # its frame is drawn, and the skips that end in it
+        frame = page.locator(f'[data-part="{parts[at].name}"] rect').last
+        assert frame.get_attribute("stroke-width") == "3.5"
+    assert page.locator('.df-part rect[stroke-width="3.5"]').count() == 1
+
+
+def test_the_shade_of_the_network_follows_what_is_chosen(open_page, figures):
+    page, parts = open_page(figures("network").html), anatomy(UNet(BODY))
+    for name in ("macs", "parameters"):
+        choose(page, "shade", name)
+        drawn = page.locator(".df-part rect[fill-opacity]").evaluate_all(
+            "all => all.map(rect => +rect.getAttribute('fill-opacity'))"
+        )
+        amounts = [getattr(part, name) for part in parts]
+        assert drawn == pytest.approx([0.06 + 0.5 * (n / max(amounts)) ** 0.5 for n in amounts], abs=6e-4)
 
 
 # On the pages of the book, under its theme

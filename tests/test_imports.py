@@ -34,7 +34,7 @@ MAY = {
     "metrics": {"denoiser", "classifier"},
     "evaluate": {"metrics", "data"},
     "ledger": {"evaluate"},
-    "figures": {"plotting", "toy", "denoiser"},
+    "figures": {"plotting", "toy", "denoiser", "unet"},
     "exercises": {"checkpoint"},
 }
 for chapter in range(1, 21):

@@ -12,9 +12,11 @@ from conftest import close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_lib.layers import Attention, Conditioning, Downsample, ResBlock, Upsample, group_norm, time_features
-from ddpm_lib.unet import UNet, UNetConfig, ddpm_cifar10
+from ddpm_lib.unet import UNet, UNetConfig, anatomy, ddpm_cifar10
 
 SMALL = UNetConfig(image_size=8, channels=1, num_classes=3, width=8, multipliers=(1, 2), blocks=1, head_dim=8)
 
@@ -321,3 +323,68 @@ def test_every_weight_learns():
     x, logsnr, label = inputs(config, 3)
     net(x, logsnr, label).square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+# ---------------------------------------------------------------- what it is made of
+
+
+BODIES = [
+    SMALL,
+    dataclasses.replace(SMALL, image_size=16, channels=3, multipliers=(1, 2, 2), blocks=2, attention=(0, 2)),
+    dataclasses.replace(SMALL, image_size=16, patch=2, num_classes=0, multipliers=(1,) * 3, modulation="add"),
+    dataclasses.replace(SMALL, multipliers=(1,), blocks=12, attention=()),
+]
+
+
+@pytest.mark.parametrize("config", BODIES)
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_parts_of_a_network_are_all_of_it(config, times):
+    net, size = UNet(config), times * config.image_size
+    parts = anatomy(net, size)
+    assert sum(part.parameters for part in parts) == sum(parameter.numel() for parameter in net.parameters())
+    x = torch.randn(1, config.channels, size, size)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        net(x, torch.zeros(1))
+    assert 2 * sum(part.macs for part in parts) == counter.get_total_flops()
+    by_module = counter.get_flop_counts()
+    for part in parts:
+        assert 2 * part.macs == sum(by_module[f"UNet.{part.name}"].values()), part.name
+
+
+@pytest.mark.parametrize("config", BODIES)
+def test_the_parts_are_what_a_real_picture_passes(config):
+    net, parts, passed = awake(UNet(config)), {part.name: part for part in anatomy(UNet(config))}, []
+    out = {}
+
+    def record(name):
+        def hook(module, args, made):
+            passed.append(name)
+            out[name] = made
+            part = parts[name]
+            assert args[0].shape[1:] == part.given and made.shape[1:] == part.made
+            if part.skip:
+                across = out[part.skip]
+                assert torch.equal(args[0][:, -across.shape[1] :], across)
+
+        return hook
+
+    for name, module in net.named_modules():
+        if name in parts:
+            module.register_forward_hook(record(name))
+    with torch.no_grad():
+        net(*inputs(config))
+    assert passed == list(parts)
+    skipped = [part.skip for part in parts.values() if part.skip]
+    assert len(set(skipped)) == len(skipped) == len(config.multipliers) * (config.blocks + 1)
+    fine = config.image_size // config.patch
+    assert all(part.made[-1] == fine >> part.level for part in parts.values() if part.level >= 0)
+
+
+def test_looking_at_the_parts_leaves_the_network_alone():
+    net = awake(UNet(SMALL))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    anatomy(net)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+    with pytest.raises(ValueError, match="image size 9 .*resize to"):
+        anatomy(net, 9)
