@@ -693,7 +693,12 @@ def _plan_drawn(parts: Sequence[Part]) -> Callable:
 
         ax = drawing.add_subplot()
         main = [places[part.name] for part in parts if part.kind not in ("told", "attention")]
-        ax.plot(*zip(*[(x + w / 2, y + h / 2) for x, y, w, h in main], strict=True), color="#999999", lw=1)
+        ax.plot(
+            *zip(*[(x + w / 2, y + h / 2) for x, y, w, h in main], strict=True),
+            color="#999999",
+            lw=1,
+            zorder=0,
+        )
         for _, _, corners in ways:
             ax.plot(*zip(*corners, strict=True), color=COLOURS["data"], lw=1)
         for part in parts:

@@ -26,7 +26,7 @@ const plane = s("svg", {
 }, way, ...arcs.map(({ node }) => node), ...grids.map(({ node }) => node), ...drawn.map(({ node }) => node));
 
 const place = number("part"), words = h("span", { "data-name": "words" });
-const shapes = { given: h("output", { "data-name": "given" }), made: h("output", { "data-name": "made" }) };
+const shapes = Object.fromEntries(["given", "made"].map(name => [name, h("output", { "data-name": name, "aria-live": "off" })]));
 const quantities = { parameters: "parameters", macs: "multiply-adds" };
 const counts = Object.fromEntries(Object.keys(quantities).map(name => [name, number(name)]));
 const shares = Object.fromEntries(Object.keys(quantities).map(name => [name, number(`share of ${name}`)]));
@@ -50,7 +50,7 @@ const show = () => {
   for (const name of Object.keys(quantities)) {
     const own = value(part, name), all = total(name);
     counts[name].show(own, many(own));
-    shares[name].show(100 * own / all, `${short(100 * own / all, 2)} %`);
+    shares[name].show(100 * own / all, `${short(100 * own / all, 3)} %`);
     totals[name].show(all, many(all));
   }
   move(plane, { "aria-valuenow": state.part + 1, "aria-valuetext": `${place.textContent}, ${part.words}` });
@@ -72,7 +72,7 @@ plane.onclick = event => {
   go(parts.map((part, i) => [away(part), i]).sort((a, b) => a[0] - b[0])[0][1]);
 };
 
-const fact = (name, ...shown) => h("div", {}, h("span", {}, name), h("span", {}, ...shown));
+const fact = (name, ...shown) => [h("span", {}, name), h("span", {}, ...shown)];
 start([
   h("div", { class: "df-row" },
     radios("pictures of", "size", sizes.map((size, i) => [`${i}`, `${size} × ${size}`]), `${state.size}`, choice => { state.size = +choice; show(); }),
@@ -80,6 +80,6 @@ start([
   plane,
   h("div", { class: "df-row" }, h("b", {}, "part ", place), words),
   h("div", { class: "df-counts" },
-    fact("goes in", shapes.given), fact("comes out", shapes.made),
-    ...Object.entries(quantities).map(([name, text]) => fact(text, counts[name], " ", h("span", { class: "df-faint" }, "(", shares[name], " of ", totals[name], ")")))),
+    ...fact("goes in", shapes.given), ...fact("comes out", shapes.made),
+    ...Object.entries(quantities).flatMap(([name, text]) => fact(text, counts[name], " ", h("span", { class: "df-faint" }, "(", shares[name], " of ", totals[name], ")")))),
 ], show);
