@@ -117,10 +117,9 @@ def test_the_conditioning_is_the_librarys(book):
         close(mine(logsnr), theirs(logsnr), 1e-6)
 
 
-def test_the_network_takes_about_seventy_lines(cells):
-    lines = [line for name in DEFINING[:6] for line in cells[name].splitlines()]
-    lines = [line for line in lines if line.strip() and not line.startswith(("import", "from"))]
-    assert 60 <= len(lines) - 6 <= 110
+def test_the_network_takes_about_a_hundred_lines(cells):
+    lines = [line for name in DEFINING[:6] for line in cells[name].splitlines() if line.strip()]
+    assert 90 <= len([line for line in lines if not line.startswith(("import", "from"))]) <= 110
 
 
 # --- the equations
