@@ -709,8 +709,12 @@ def _plan_drawn(parts: Sequence[Part]) -> Callable:
             strength = 0.08 + 0.6 * (part.macs / most) ** 0.5
             ax.add_patch(FancyBboxPatch((x, y), w, h, shape, fc=colour, ec="none", alpha=strength))
             ax.add_patch(FancyBboxPatch((x, y), w, h, shape, fc="none", ec=colour))
-            text = {"told": PART_WORDS["told"], "attention": "att"}.get(part.kind, str(part.made[0]))
-            ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=8)
+            narrow = w < 24
+            text = {"told": PART_WORDS["told"], "attention": "a" if narrow else "att"}.get(
+                part.kind, str(part.made[0])
+            )
+            turned = 90 if narrow and part.kind != "attention" else 0
+            ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=8, rotation=turned)
         for level, y in enumerate(rows):
             side = _grid_at(parts, level)
             ax.text(2, y, f"{side} × {side}", va="center", fontsize=9)

@@ -12,8 +12,10 @@ const corners = path => path.map(([x, y], i) => `${i ? "L" : "M"}${x} ${y}`).joi
 const drawn = parts.map(part => {
   const [x, y, width, height] = part.box, at = { x, y, width, height, rx: 4 }, middle = y + height / 2 + 4.5;
   const fill = s("rect", { ...at, fill: hue(part.kind) }), edge = s("rect", { ...at, fill: "none", stroke: hue(part.kind) });
-  const text = { told: "time and label, told to every block", attention: "att" }[part.kind] ?? `${part.made[0][0]}`;
+  const text = { told: "time and label, told to every block", attention: width < 24 ? "a" : "att" }[part.kind] ?? `${part.made[0][0]}`;
   const label = s("text", { x: x + width / 2, y: middle, "text-anchor": "middle" }, text);
+  // In a narrow box the number stands on its side.
+  if (width < 24 && part.kind !== "attention") move(label, { transform: `rotate(-90 ${x + width / 2} ${middle - 4.5})` });
   return { fill, edge, node: s("g", { class: "df-part", "data-part": part.name }, s("rect", { ...at, fill: "var(--halo)" }), fill, edge, label) };
 });
 const main = parts.filter(part => !["told", "attention"].includes(part.kind)).map(({ box: [x, y, w, h] }) => [x + w / 2, y + h / 2]);
