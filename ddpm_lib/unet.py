@@ -176,7 +176,7 @@ def anatomy(net: UNet, size: int | None = None) -> list[Part]:
     values and the weights are not touched: shapes are all that is computed. Raises ValueError for a size that the net cannot take.
     """
     config = net.config if size is None else replace(net.config, image_size=size)
-    net = copy.deepcopy(net).to("meta")
+    net = copy.deepcopy(net).to("meta", torch.float32)
     passed: list[tuple] = []
     macs: Counter[str] = Counter()
 

@@ -382,7 +382,7 @@ def test_the_parts_are_what_a_real_picture_passes(config):
 
 
 def test_looking_at_the_parts_leaves_the_network_alone():
-    net = awake(UNet(SMALL))
+    net = awake(UNet(SMALL)).double()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     anatomy(net)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
