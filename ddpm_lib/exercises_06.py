@@ -90,6 +90,7 @@ def _over_the_size(q, k, v, heads):
 
 def _attention_inputs(generator: torch.Generator) -> tuple:
     heads, dims = torch.randint(2, 4, (2,), generator=generator).tolist()
+    dims += 2  # never as many as heads: then dividing by d and by the root of all channels is the same
     rows, more = torch.randint(2, 5, (2,), generator=generator).tolist()
     # higher than wide or wider than high, never square
     shape = (rows, rows + more) if more % 2 else (rows + more, rows)
