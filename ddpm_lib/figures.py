@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -416,6 +417,50 @@ def _plan(
     return places, ways, [top + box / 2 for top in tops], y + 28
 
 
+def sample_size(
+    counts: Sequence[int],
+    measured: Mapping[str, Mapping[str, Tensor]],
+    alt: str = "Two curves of a distance against the number of pictures, with bands, and a slider for the number of each.",
+    caption: str = "",
+) -> Figure:
+    """Measure one set of pictures, A, with one number of them and another, B, with another, and see which looks better.
+
+    counts: the K numbers of pictures, rising. measured: features -> set -> (K, R), a distance measured anew R times at
+    each number; the same sets for each of the features, two at least. The first set is A, radio buttons choose
+    B among the others. Curves are means, bands two standard deviations; the figure counts in how many of the
+    R x R pairs B comes out below A. alt, caption: as in scrubber.
+
+    Raises ValueError for shapes that do not fit and for values that are not above 0, for the axes are logarithmic.
+    """
+    counts = [int(count) for count in counts]
+    sets = list(next(iter(measured.values()), {}))
+    shapes = {tuple(values.shape) for each in measured.values() for values in each.values()}
+    fits = len(shapes) == 1 and all(
+        len(shape) == 2 and shape[0] == len(counts) and shape[1] > 1 for shape in shapes
+    )
+    if not fits or len(sets) < 2 or any(list(each) != sets for each in measured.values()):
+        raise ValueError(
+            f"measured must hold the same sets, two at least, for each of the features, each (K, R) with K = {len(counts)} "
+            f"and R at least 2; got {[{name: tuple(v.shape) for name, v in each.items()} for each in measured.values()]}"
+        )
+    if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in zip(counts[:-1], counts[1:], strict=True)):
+        raise ValueError(f"counts must rise, from 1 at least, and be two or more; got {counts}")
+    if not all(
+        (values > 0).all() and values.isfinite().all()
+        for each in measured.values()
+        for values in each.values()
+    ):
+        raise ValueError("measured values must be finite and above 0: they stand on a logarithmic axis")
+    looks = {
+        look: {
+            name: [[_short(v, 6) for v in row] for row in values.tolist()] for name, values in each.items()
+        }
+        for look, each in measured.items()
+    }
+    png = _drawn(_measured(counts, measured), (7.2, 3.4))
+    return _figure("sample_size", {"counts": counts, "sets": sets, "looks": looks}, png, alt, caption)
+
+
 QUANTITIES = {
     "eps": ("ε", "the noise"),
     "x0": ("x₀", "the clean pixel"),
@@ -455,6 +500,7 @@ LIGHTER = {
     "converter": "a shorter caption",
     "gallery": "fewer or smaller images",
     "network": "fewer blocks or sizes",
+    "sample_size": "fewer draws, sets or features",
 }
 """What makes a figure of each kind lighter."""
 
@@ -720,5 +766,28 @@ def _plan_drawn(parts: Sequence[Part]) -> Callable:
             ax.text(2, y, f"{side} × {side}", va="center", fontsize=9)
         ax.set(xlim=(0, PLAN_WIDTH), ylim=(height, 0), aspect="equal")
         ax.axis("off")
+
+    return draw
+
+
+def _measured(counts: Sequence[int], measured: Mapping[str, Mapping[str, Tensor]]) -> Callable:
+    def draw(drawing):
+        axes = drawing.subplots(1, len(measured), sharey=False, squeeze=False)[0]
+        for ax, (look, each) in zip(axes, measured.items(), strict=True):
+            styles = cycle(zip(COLOURS.values(), ("-", "--", ":", "-."), strict=True))
+            for (name, values), (tint, line) in zip(each.items(), styles, strict=False):
+                mean, spread = values.double().mean(1), values.double().std(1)
+                ax.plot(counts, mean, line, color=tint, lw=2, label=name)
+                ax.fill_between(
+                    counts,
+                    (mean - 2 * spread).clamp(min=mean.min() / 10),
+                    mean + 2 * spread,
+                    color=tint,
+                    alpha=0.2,
+                )
+            ax.set(xscale="log", yscale="log", title=look, xlabel="number of pictures n")
+            ax.set_xticks(counts, [str(count) for count in counts], fontsize=7)
+            ax.minorticks_off()
+        axes[0].legend()
 
     return draw

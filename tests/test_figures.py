@@ -24,6 +24,7 @@ from ddpm_lib.figures import (
     gallery,
     hover_weights,
     network,
+    sample_size,
     schedule_designer,
     scrubber,
 )
@@ -51,6 +52,16 @@ LINES = [
     Line(r"\bar\alpha_t = \prod_{i=1}^{t} \alpha_i", "By definition."),
 ]
 BODY = UNetConfig(16, 3, 10, 8, (1, 2), 2, (1,), 8)
+COUNTS = [100, 200, 400]
+
+
+def draws(scale: float = 1.0) -> torch.Tensor:
+    """(3, 5): five measurements at each of COUNTS, falling like one over n."""
+    noise = torch.rand(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return scale * (1 + noise) * 100 / torch.tensor(COUNTS)[:, None]
+
+
+MEASURED = {look: {"real": draws(), "blurred": draws(1.3), "few": draws(2)} for look in ("pixels", "network")}
 MAKE = {
     "scrubber": lambda **text: scrubber({"a": cloud(5, 20), "b": cloud(5, 20, seed=1)}, range(5), **text),
     "schedule_designer": lambda **text: schedule_designer(picture(), **text),
@@ -61,6 +72,7 @@ MAKE = {
         samples(4), {"step": [0, 10, 20, 50]}, {"loss": [1, 0.5, 0.2, 0.1]}, **text
     ),
     "network": lambda **text: network(BODY, (8, 16), **text),
+    "sample_size": lambda **text: sample_size(COUNTS, MEASURED, **text),
 }
 KINDS = sorted(MAKE)
 
@@ -389,3 +401,25 @@ def test_the_network_refuses_sizes_that_it_cannot_take():
         network(BODY, (8, 9))
     with pytest.raises(ValueError, match="at least one size"):
         network(BODY, ())
+
+
+def test_the_sample_sizes_are_stored_to_six_digits():
+    data = stored(sample_size(COUNTS, MEASURED))
+    assert data["counts"] == COUNTS and data["sets"] == ["real", "blurred", "few"]
+    assert list(data["looks"]) == ["pixels", "network"]
+    for look, each in MEASURED.items():
+        for name, values in each.items():
+            assert np.allclose(data["looks"][look][name], values, rtol=1e-5)
+
+
+def test_the_sample_sizes_name_slips():
+    with pytest.raises(ValueError, match="two at least"):
+        sample_size(COUNTS, {"pixels": {"real": draws()}})
+    with pytest.raises(ValueError, match="the same sets"):
+        sample_size(COUNTS, MEASURED | {"other": {"real": draws(), "else": draws(), "few": draws()}})
+    with pytest.raises(ValueError, match=r"\(K, R\) with K = 2"):
+        sample_size(COUNTS[:2], MEASURED)
+    with pytest.raises(ValueError, match="must rise"):
+        sample_size([100, 400, 200], MEASURED)
+    with pytest.raises(ValueError, match="above 0"):
+        sample_size(COUNTS, {"pixels": {"real": draws(), "blurred": draws() - 1}})

@@ -23,6 +23,7 @@ from ddpm_lib.figures import (
     gallery,
     hover_weights,
     network,
+    sample_size,
     schedule_designer,
     scrubber,
 )
@@ -55,6 +56,19 @@ SHEET_STEPS = [0, 10, 50, 100]
 SHEETS = torch.linspace(-1, 1, 8).view(4, 2, 1, 1, 1, 1).expand(4, 2, 6, 1, 12, 12)
 SHEET_NUMBERS = {"loss": torch.tensor([[1, 2], [0.5, 0.25], [0.125, 0.1], [torch.nan, 0.05]])}
 BODY, BODY_SIZES = UNetConfig(28, 1, 10, 48, (1, 2), 2, (1,), 16, 2), (28, 32, 64)
+COUNTS = [150, 300, 600, 1200, 2400]
+
+
+def measured(scale: float, add: float, seed: int) -> torch.Tensor:
+    """(5, 8): a distance measured eight times at each of COUNTS, with a bias of 100 / n."""
+    noise = torch.randn(5, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (100 / torch.tensor(COUNTS, dtype=torch.float64)[:, None]) * scale * (1 + 0.08 * noise) + add
+
+
+MEASURED = {
+    "pixels": {"real": measured(1, 0, 0), "blurred": measured(1, 0.3, 1), "no nines": measured(1, 0.01, 2)},
+    "network": {"real": measured(2, 0, 3), "blurred": measured(2, 0.1, 4), "no nines": measured(2, 1.0, 5)},
+}
 FIGURES = {
     "scrubber": lambda: scrubber(TRACKS, STEPS),
     "schedule_designer": lambda: schedule_designer(IMAGE),
@@ -63,6 +77,7 @@ FIGURES = {
     "converter": lambda: converter(schedule.flow()),
     "gallery": lambda: gallery(SHEETS, {"step": SHEET_STEPS, "weights": ["raw", "EMA"]}, SHEET_NUMBERS, 3),
     "network": lambda: network(BODY, BODY_SIZES),
+    "sample_size": lambda: sample_size(COUNTS, MEASURED),
 }
 KINDS = sorted(FIGURES)
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -209,6 +224,7 @@ FIRST = {
     "converter": "t",
     "gallery": "step",
     "network": "part",
+    "sample_size": "n of A",
 }
 
 
@@ -769,6 +785,72 @@ def test_the_shade_of_the_network_follows_what_is_chosen(open_page, figures):
         )
         amounts = [getattr(part, name) for part in parts]
         assert drawn == pytest.approx([0.06 + 0.5 * (n / max(amounts)) ** 0.5 for n in amounts], abs=6e-4)
+
+
+# Sample sizes
+
+
+def compared(page, look: str, other: str) -> None:
+    """The numbers on show are those of the measurements at the two sizes."""
+    a, b = (
+        MEASURED[look][name][COUNTS.index(int(shown(page, f"n of {letter}")))]
+        for letter, name in (("A", "real"), ("B", other))
+    )
+    for letter, values in (("A", a), ("B", b)):
+        assert shown(page, f"value {letter}") == pytest.approx(values.mean().item(), rel=1e-5)
+        assert shown(page, f"spread {letter}") == pytest.approx(2 * values.std().item(), rel=1e-4)
+    wrong = 100 * (b[:, None] < a).double().mean().item()
+    assert shown(page, "wrong") == pytest.approx(wrong, abs=1e-9)
+
+
+def test_sample_sizes_agree_with_the_measurements(open_page, figures):
+    page = open_page(figures("sample_size").html)
+    compared(page, "pixels", "blurred")
+    for look, other in (("network", "no nines"), ("pixels", "no nines"), ("network", "blurred")):
+        choose(page, "look", look)
+        choose(page, "other", other)
+        for name, move in (
+            ("n of A", "ArrowLeft"),
+            ("n of B", "ArrowRight"),
+            ("n of A", "End"),
+            ("n of B", "Home"),
+        ):
+            control(page, name).press(move)
+            compared(page, look, other)
+        pull(page, "n of A", 0.02)
+        pull(page, "n of B", 0.98)
+        assert (shown(page, "n of A"), shown(page, "n of B")) == (150, 2400)
+        compared(page, look, other)
+
+
+def test_two_numbers_of_pictures_turn_the_order_round(open_page, figures):
+    page = open_page(figures("sample_size").html)
+    verdict = page.locator('[data-name="verdict"]')
+    assert shown(page, "wrong") == 0 and verdict.text_content() == "A is better than B, and you can see it."
+    control(page, "n of A").press("Home")
+    control(page, "n of B").press("End")
+    assert shown(page, "wrong") == 100
+    assert verdict.text_content() == "B looks better than A, and the two have different n."
+    page.clock.run_for(600)
+    assert page.locator(".df-heard").text_content() == verdict.text_content()
+    choose(page, "other", "no nines")
+    control(page, "n of B").press("Home")
+    assert verdict.text_content() == "You cannot tell them apart."
+
+
+def test_the_markers_stand_on_the_curves(open_page, figures):
+    page = open_page(figures("sample_size").html)
+    for n in ("Home", "End"):
+        control(page, "n of A").press(n)
+        circle = page.locator(".ddpm-stage svg circle").bounding_box()
+        curve = page.locator('.ddpm-stage svg path[fill="none"]').first.bounding_box()
+        middle = circle["x"] + circle["width"] / 2, circle["y"] + circle["height"] / 2
+        end = (
+            (curve["x"], curve["y"])
+            if n == "Home"
+            else (curve["x"] + curve["width"], curve["y"] + curve["height"])
+        )
+        assert middle == pytest.approx(end, abs=2)
 
 
 # On the pages of the book, under its theme
