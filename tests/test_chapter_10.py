@@ -190,6 +190,18 @@ def test_the_slope_of_the_bias_of_a_law_with_long_tails(book):
     assert kappa > 1.3 * kappa_normal(torch.eye(2, dtype=torch.float64))
 
 
+@pytest.mark.equation("eq-bias-slope")
+def test_with_fixed_shares_only_the_scatter_within_the_classes_counts(book):
+    label = torch.arange(400) % 2
+    centre = f64([[1.5, 0.0], [-1.5, 0.0]])[label]
+    x = centre + 0.5 * draws(1000, 400, 2)
+    S = torch.diag(f64([2.5, 0.25]))
+    many = (centre + 0.5 * draws(300, 400, 2, seed=1)).flatten(0, 1)
+    kappa = book["slope"](many, label.repeat(300)).item()
+    within_errors(measured_slope(book, x, S), kappa, slack=0.03 * kappa)
+    assert book["slope"](many).item() > 1.5 * kappa
+
+
 @pytest.mark.equation("eq-bias-normal", "eq-bias-slope")
 @pytest.mark.parametrize("dims", [1, 3, 10])
 def test_the_slope_of_a_round_normal_law(book, dims):
