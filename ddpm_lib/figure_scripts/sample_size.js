@@ -64,13 +64,13 @@ const show = () => {
 for (const { input } of Object.values(sizes)) input.oninput = show;
 
 const described = (name, ...parts) => h("div", { class: "df-row" }, h("strong", {}, name), ...parts);
-const reading = name => h("span", {}, facts[name].value, " ± ", facts[name].spread);
+const reading = (mark, name) => h("span", {}, `${mark} ${name}: `, facts[name].value, " ± ", facts[name].spread);
 start([
   h("div", { class: "df-row" }, radios("features", "look", Object.keys(looks).map(name => [name, name]), state.look,
     name => { state.look = name; show(); })),
-  described("●", h("span", {}, `A: ${sets[0]}`), sizes.A.box, reading("A")),
-  described("■", radios("B", "other", sets.slice(1).map(name => [name, name]), state.other, name => { state.other = name; show(); }), sizes.B.box, reading("B")),
+  described("●", h("span", {}, `A: ${sets[0]}`), sizes.A.box),
+  described("■", radios("B", "other", sets.slice(1).map(name => [name, name]), state.other, name => { state.other = name; show(); }), sizes.B.box),
   h("div", { style: "max-width:36rem;margin:.4em auto" }, svg),
-  h("div", { class: "df-row" }, h("span", {}, "B is measured below A in ", wrong, " % of all pairs of draws.")),
+  h("div", { class: "df-row" }, reading("●", "A"), reading("■", "B"), h("span", {}, "B is measured below A in ", wrong, " % of all pairs of draws.")),
   verdict,
 ], show);
