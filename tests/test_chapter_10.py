@@ -203,7 +203,7 @@ def test_with_fixed_shares_only_the_scatter_within_the_classes_counts(book):
 
 
 @pytest.mark.equation("eq-bias-normal", "eq-bias-slope")
-@pytest.mark.parametrize("dims", [1, 3, 10])
+@pytest.mark.parametrize("dims", [2, 3, 10])
 def test_the_slope_of_a_round_normal_law(book, dims):
     S = 0.49 * torch.eye(dims, dtype=torch.float64)
     kappa = 0.49 * dims * (dims + 5) / 4
