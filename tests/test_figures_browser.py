@@ -840,17 +840,14 @@ def test_two_numbers_of_pictures_turn_the_order_round(open_page, figures):
 
 def test_the_markers_stand_on_the_curves(open_page, figures):
     page = open_page(figures("sample_size").html)
-    for n in ("Home", "End"):
-        control(page, "n of A").press(n)
-        circle = page.locator(".ddpm-stage svg circle").bounding_box()
-        curve = page.locator('.ddpm-stage svg path[fill="none"]').first.bounding_box()
-        middle = circle["x"] + circle["width"] / 2, circle["y"] + circle["height"] / 2
-        end = (
-            (curve["x"], curve["y"])
-            if n == "Home"
-            else (curve["x"] + curve["width"], curve["y"] + curve["height"])
-        )
-        assert middle == pytest.approx(end, abs=2)
+    circle = page.locator(".ddpm-stage svg circle")
+    curve = page.locator('.ddpm-stage svg path[fill="none"]').first
+    for key, end in (("Home", 0), ("End", -1)):
+        control(page, "n of A").press(key)
+        corners = [list(map(float, corner.split())) for corner in curve.get_attribute("d")[1:].split("L")]
+        assert len(corners) == len(COUNTS)
+        middle = [float(circle.get_attribute(name)) for name in ("cx", "cy")]
+        assert middle == pytest.approx(corners[end], abs=0.02)
 
 
 # On the pages of the book, under its theme

@@ -43,7 +43,7 @@ const paint = () => {
   plot.replaceChildren(...grid, ...parts);
 };
 
-const facts = Object.fromEntries(["A", "B"].map(name => [name, { value: number(`value ${name}`, 3), spread: number(`spread ${name}`, 2) }]));
+const facts = Object.fromEntries(["A", "B"].map(name => [name, { value: number(`value ${name}`, 3), spread: number(`spread ${name}`, 3) }]));
 const wrong = number("wrong", 3), verdict = h("div", { "data-name": "verdict" });
 const show = () => {
   const values = { A: measured(sets[0], +sizes.A.input.value), B: measured(state.other, +sizes.B.input.value) };
