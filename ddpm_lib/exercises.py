@@ -54,7 +54,7 @@ class Exercise:
     """One exercise.
 
     name: "topic.task". answer: a function like the one asked for, or the value asked for (a number, a text,
-    a tensor, a tuple of them). slips: known wrong attempts; they are told apart by what they return.
+    a tensor, a tuple or a dict of them). slips: known wrong attempts; they are told apart by what they return.
     inputs: Generator -> the arguments of one trial; functions only. run: how an attempt is tried on them,
     by default a call; it may return anything that can be compared, statistics of many calls for instance.
     tolerance: largest |difference| / (1 + |answer|).
@@ -190,6 +190,8 @@ def _documented_stub():
 def _untouched(attempt: object) -> bool:
     if isinstance(attempt, tuple | list):
         return len(attempt) > 0 and all(map(_untouched, attempt))
+    if isinstance(attempt, dict):
+        return len(attempt) > 0 and all(map(_untouched, attempt.values()))
     if inspect.isfunction(attempt):
         code = attempt.__code__
         does_nothing = code.co_code in {stub.__code__.co_code for stub in (_stub, _documented_stub)}
@@ -322,6 +324,9 @@ def _problem(exercise: Exercise, arguments: tuple, got: object, wanted: object) 
 
 def _comparable(got: object, wanted: object) -> bool:
     """Whether explain may take both for the same kind of thing, with finite numbers in it."""
+    if isinstance(wanted, dict):
+        alike = isinstance(got, dict) and set(got) == set(wanted)
+        return alike and all(_comparable(got[key], wanted[key]) for key in wanted)
     if isinstance(wanted, tuple | list):
         alike = isinstance(got, tuple | list) and len(got) == len(wanted)
         return alike and all(map(_comparable, got, wanted))
@@ -334,6 +339,8 @@ def _comparable(got: object, wanted: object) -> bool:
 
 def _plain(value: object, wanted: object) -> object:
     """For explain: whatever way it was given, tensors in float64 where tensors are wanted."""
+    if isinstance(wanted, dict):
+        return {key: _plain(value[key], wanted[key]) for key in wanted}
     if isinstance(wanted, tuple | list):
         return tuple(map(_plain, value, wanted))
     if isinstance(wanted, Tensor):
@@ -343,6 +350,17 @@ def _plain(value: object, wanted: object) -> object:
 
 def _difference(got: object, wanted: object, tolerance: float, equal_nan: bool = False) -> str:
     """In what got differs from wanted, or ""."""
+    if isinstance(wanted, dict):
+        names = ", ".join(map(repr, wanted))
+        if not isinstance(got, dict):
+            return f"It should be a dict with the keys {names}, and is {_what(got)}."
+        if set(got) != set(wanted):
+            return f"Its keys should be {names}, and are {', '.join(map(repr, got))}."
+        for key in wanted:
+            text = _difference(got[key], wanted[key], tolerance, equal_nan)
+            if text:
+                return f"{key!r}: {text}"
+        return ""
     if isinstance(wanted, tuple | list):
         if not isinstance(got, tuple | list):
             return f"It should be {len(wanted)} values, and is {_what(got)}."
@@ -405,7 +423,7 @@ def _sort(tensor: Tensor) -> str:
 def _what(value: object) -> str:
     if isinstance(value, Tensor | np.ndarray):
         return f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a number"
-    names = {int: "a number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
+    names = {int: "a number", float: "a number", str: "a text", bool: "True or False", type(None): "None", dict: "a dict"}
     if isinstance(value, tuple | list):
         return f"{len(value)} values"
     return names.get(type(value), f"of type {type(value).__name__}")
