@@ -50,6 +50,8 @@ class Muon(torch.optim.Optimizer):
         self.adam.step()
         group = self.param_groups[0]
         moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not moved:
+            return
         for parameter in moved:
             if "momentum" not in self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)

@@ -36,6 +36,13 @@ def test_size_does_not_matter_and_zeros_stay():
     assert torch.equal(orthogonalized(torch.zeros(2, 4, 6)), torch.zeros(2, 4, 6))
 
 
+def test_without_gradients_nothing_moves():
+    net = small()
+    before = [parameter.clone() for parameter in net.parameters()]
+    Muon(net, lr=0.1).step()
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
+
+
 def test_the_first_step_is_the_papers():
     """Momentum (1 - mu) g, Nesterov's look ahead is along g; the step lr 0.2 sqrt(max) U V^T."""
     net = with_gradients(small())
