@@ -423,7 +423,14 @@ def _sort(tensor: Tensor) -> str:
 def _what(value: object) -> str:
     if isinstance(value, Tensor | np.ndarray):
         return f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a number"
-    names = {int: "a number", float: "a number", str: "a text", bool: "True or False", type(None): "None", dict: "a dict"}
+    names = {
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        bool: "True or False",
+        type(None): "None",
+        dict: "a dict",
+    }
     if isinstance(value, tuple | list):
         return f"{len(value)} values"
     return names.get(type(value), f"of type {type(value).__name__}")

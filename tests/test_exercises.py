@@ -360,6 +360,19 @@ def use(monkeypatch, **changes) -> Exercise:
     return made
 
 
+def test_a_dict_is_compared_by_its_keys(monkeypatch):
+    slip = Slip("exchanged", {"a": "two", "b": "one"})
+    told = lambda arguments, got, wanted: f"a is {got['a']}" if got["a"] != "one" else ""  # noqa: E731
+    use(monkeypatch, answer={"a": "one", "b": "two"}, slips=(slip,), explain=told)
+    assert check("test.double", {"b": "two", "a": "one"})
+    assert said("test.double", {"a": None, "b": ...}) == "not attempted yet."
+    assert said("test.double", {"a": "two", "b": "one"}) == "not yet. exchanged"
+    assert said("test.double", {"a": None, "b": "two"}) == "not yet. a is None"
+    assert said("test.double", {"a": "one", "b": "x"}) == "not yet. 'b': 'x' is not right."
+    assert "keys should be 'a', 'b', and are 'a'" in said("test.double", {"a": "one"})
+    assert "a dict with the keys 'a', 'b', and is 2 values" in said("test.double", ("one", "two"))
+
+
 def test_inputs_are_fresh_each_time(monkeypatch):
     seen = []
     use(monkeypatch)
