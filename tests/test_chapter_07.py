@@ -426,6 +426,21 @@ def test_the_stored_runs_are_what_the_script_makes(runs, bug):
     assert losses == pytest.approx(runs[bug].loss[:3].tolist(), rel=0.02)
 
 
+def test_the_bugs_that_no_loss_shows_are_there():
+    (_, label), (_, broken) = (next(broken_runs.Run(bug).pairs) for bug in ("none", "zero"))
+    assert (label == 0).any() and torch.equal(broken, torch.where(label == 0, -1, label))
+    moved = {}
+    for bug in ("none", "average"):
+        run = broken_runs.Run(bug)
+        first = next(run.net.parameters())
+        start = first.detach().clone()
+        nn.init.constant_(first, 1.0)
+        run.ema.update(run.net)
+        now = next(run.ema.net.parameters())
+        moved[bug] = ((now - start) / (1 - start)).mean().item()
+    assert moved["none"] > 0.5 and moved["average"] == pytest.approx(1 - 2 ** (-1 / 5_000), rel=0.05)
+
+
 def test_the_stored_runs_are_small():
     assert broken_runs.PATH.stat().st_size < 150_000
 
@@ -538,9 +553,10 @@ def test_every_wrong_diagnosis_gets_a_hint_and_no_hint_names_the_answer(letter, 
 
 def test_near_misses_fail_and_are_described():
     said = lambda name, attempt: check(name, attempt, record=False).text  # noqa: E731
-    off = lambda start, constant, half_life, updates: average_by_updates(
-        start, constant, half_life, updates + 1
-    )  # noqa: E731
+
+    def off(start, constant, half_life, updates):
+        return average_by_updates(start, constant, half_life, updates + 1)
+
     assert "of the start left, and should have" in said("training.average", off)
     near = lambda target, a, s, m: first_loss_by_pairs(target, a, s, m) * (1.001 if target == "v" else 1)  # noqa: E731
     assert "Right for eps, x0, flow; not for v" in said("training.first_loss", near)
