@@ -8,6 +8,7 @@ from pathlib import Path
 # before torch is imported: workers side by side with several threads each are many times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import headless
 import nbformat
 import pytest
 import torch
@@ -45,6 +46,16 @@ def close(actual, expected, tolerance: float = 1e-10) -> None:
     if expected.ndim == 0 or actual.numel() == 1:
         expected = expected.reshape(-1)[0].expand_as(actual)
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium without a window; where there is none, its tests are skipped."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
+    if headless.program() is None:
+        pytest.skip("no Chromium here: apt install chromium")
+    with headless.chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(autouse=True)

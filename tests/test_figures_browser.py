@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,6 @@ from ddpm_lib.figures import (
     scrubber,
 )
 from ddpm_lib.unet import UNet, UNetConfig, anatomy
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
 
 FRAMES, POINTS = 9, 50
 STEPS = [round(100 - 12.5 * i) for i in range(FRAMES)]
@@ -83,16 +78,6 @@ KINDS = sorted(FIGURES)
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>figure</title><style>body {{ margin: 12px; background: #fff; color: #222832 }}
 [data-theme="dark"] body {{ background: #14181e; color: #ced6dd }}</style><body>{}</body></html>"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import functools
-import http.server
 import itertools
 import json
 import os
-import shutil
 import sys
-import threading
 from pathlib import Path
 
+import headless
 import numpy as np
 import pytest
 import torch
@@ -25,9 +21,6 @@ from ddpm_lib.denoiser import Denoiser
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 live_model = pytest.importorskip("live_model", reason="the book's packages are not installed: make install")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>live model</title><link rel="icon" href="data:,"><link rel="stylesheet" href="_static/live_model/live_model.css">
@@ -60,36 +53,8 @@ def site(tmp_path_factory):
     for form, given in (("whole", known), ("small", quick)):
         html = PAGE.format(live_model.figure(form, given, ""))
         (folder / f"{form}.html").write_text(html, encoding="utf-8")
-    with served(folder) as address:
-        yield address
-
-
-@contextlib.contextmanager
-def served(folder: Path):
-    """The address of a web server for this folder."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, *_):
-            pass  # a page that is closed leaves answers half read
-
-    with Server(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
+    with headless.served(folder) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture
@@ -559,13 +524,13 @@ def test_the_models_of_the_book_draw(browser):
         path for path in (HTML / "book").glob("*.html") if 'class="live-model"' in path.read_text("utf-8")
     ]
     assert pages
-    with served(HTML) as site:
+    with headless.served(HTML) as site:
         for path in pages:
             context = browser.new_context(viewport={"width": 360, "height": 740})
             page, asked = context.new_page(), []
             page.set_default_timeout(60_000)
             context.on("request", lambda request, asked=asked: asked.append(request.url))
-            page.goto(f"{site}book/{path.name}")
+            page.goto(f"{site}/book/{path.name}")
             assert not any(
                 "/live_model/" in url and url.endswith((".onnx", ".weights", ".gz", ".webp")) for url in asked
             )

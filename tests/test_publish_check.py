@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import address as address_tool
+import headless
 import publish_check
 import pytest
 import site_check
@@ -26,7 +27,7 @@ needs_checkers = pytest.mark.skipif(
     reason="the checkers are not installed: make publish-check",
 )
 needs_browser = pytest.mark.skipif(
-    weigh_pages.program() is None or importlib.util.find_spec("axe_playwright_python") is None,
+    headless.program() is None or importlib.util.find_spec("axe_playwright_python") is None,
     reason="no Chromium or no axe-core here: apt install chromium, make install",
 )
 
@@ -233,8 +234,8 @@ KINDS = ["index", "ledger", "references", "05_five_names_for_one_network"]
 @needs_browser
 @pytest.mark.site
 @pytest.mark.skipif(not (BUILT / "book" / "index.html").exists(), reason="the book is not built: make site")
-def test_one_page_of_each_kind_is_for_everybody():
-    with weigh_pages.served(BUILT) as root, weigh_pages.chromium() as browser:
+def test_one_page_of_each_kind_is_for_everybody(browser):
+    with headless.served(BUILT) as root:
         found = {
             (name, theme, violation["id"])
             for name in KINDS

@@ -2,14 +2,12 @@
 
 import re
 import struct
-from functools import cache
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import address as address_tool
 import pytest
+import site_check
 from fontTools.ttLib import TTFont
 from PIL import Image
 
@@ -24,59 +22,22 @@ pytestmark = [
     ),
 ]
 
-# Elements whose addresses a browser fetches without being asked.
-FETCHED = {
-    "script": "src",
-    "img": "src",
-    "iframe": "src",
-    "source": "src",
-    "video": "src",
-    "audio": "src",
-    "link": "href",
-}
-NOT_FETCHED_LINKS = {"canonical", "next", "prev", "search", "index", "author", "alternate"}
+
+def pages() -> list[site_check.Page]:
+    return [page for page in site_check.pages(HTML) if page.path.parent == HTML / "book"]
 
 
-class Page(HTMLParser):
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path, self.tags, self.ids = path, [], set()
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append((tag, attrs))
-        self.ids |= {attrs.get("id"), attrs.get("name")} - {None}
-
-    def fetched(self):
-        for tag, attrs in self.tags:
-            if tag == "link" and NOT_FETCHED_LINKS & set(attrs.get("rel", "").split()):
-                continue
-            if address := attrs.get(FETCHED.get(tag)):
-                yield address
-
-    def links(self):
-        return [attrs["href"] for tag, attrs in self.tags if tag == "a" and attrs.get("href")]
+def book_page(name: str) -> site_check.Page:
+    return site_check.page(HTML / "book" / f"{name}.html")
 
 
-@cache
-def page(path: Path) -> Page:
-    return Page(path)
+def file_of(link: str, source: site_check.Page) -> Path:
+    return site_check.file_of(link, source, HTML)
 
 
-def pages() -> list[Page]:
-    return [page(path) for path in sorted((HTML / "book").glob("*.html"))]
-
-
-def target(source: Page, address: str) -> tuple[Path, str]:
-    parts = urlsplit(address)
-    path = (source.path.parent / unquote(parts.path)).resolve() if parts.path else source.path
-    return path, unquote(parts.fragment)
-
-
-def is_local(address: str) -> bool:
-    parts = urlsplit(address)
-    return not parts.scheme and not parts.netloc
+def attributes(source: site_check.Page, name: str) -> list[dict]:
+    """Those of each tag of this name."""
+    return [tag.attributes for tag in source.tags if tag.name == name]
 
 
 def test_every_chapter_has_a_page():
@@ -84,67 +45,28 @@ def test_every_chapter_has_a_page():
     assert set(CHAPTERS) <= {page.path.stem for page in pages()}
 
 
-def test_pages_ask_no_other_host_for_anything():
-    foreign = {
-        (page.path.name, address)
-        for page in pages()
-        for address in page.fetched()
-        if not is_local(address) and not address.startswith("data:")
-    }
-    assert not foreign
+CHECKS = (
+    site_check.broken_links,
+    site_check.foreign_requests,
+    site_check.pictures_without_text,
+    site_check.wrong_addresses,
+)
 
 
-def test_style_sheets_ask_no_other_host_for_anything():
-    urls = re.compile(r"""(?:url\(\s*['"]?|@import\s+['"])((?:https?:)?//[^'")]+)""")
-    foreign = {
-        (path.name, url)
-        for path in HTML.rglob("*.css")
-        for url in urls.findall(path.read_text(encoding="utf-8"))
-    }
-    assert not foreign
-
-
-def test_what_pages_fetch_and_link_to_exists():
-    missing = set()
-    for source in pages():
-        for address in [*source.fetched(), *source.links()]:
-            if not is_local(address):
-                continue
-            path, fragment = target(source, address)
-            if path.is_dir():
-                path /= "index.html"
-            if not path.exists():
-                missing.add((source.path.name, address))
-            elif fragment and path.suffix == ".html" and fragment not in page(path).ids:
-                missing.add((source.path.name, address))
-    assert not missing
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_site_has_no_fault(check):
+    assert check(HTML) == []
 
 
 def test_chapters_open_in_colab_from_the_branch_with_their_address_in_them():
     slug = address_tool.current(ROOT).slug
     for name in CHAPTERS:
         expected = f"https://colab.research.google.com/github/{slug}/blob/colab/book/{name}.ipynb"
-        assert expected in page(HTML / "book" / f"{name}.html").links()
+        assert expected in book_page(name).links()
 
 
-def has_text(picture: dict) -> bool:
-    # Without a text of its own a picture gets its path for one.
-    text = picture.get("alt", "")
-    return bool(text.strip()) and not text.endswith((".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"))
-
-
-def test_every_picture_has_a_text_for_those_who_cannot_see_it():
-    bare = {
-        (source.path.name, attrs.get("src", "")[:60])
-        for source in pages()
-        for tag, attrs in source.tags
-        if tag == "img" and attrs.get("aria-hidden") != "true" and not has_text(attrs)
-    }
-    assert not bare
-
-
-def meta(source: Page) -> dict[str, str]:
-    tags = [attrs for tag, attrs in source.tags if tag == "meta" and attrs.get("content")]
+def meta(source: site_check.Page) -> dict[str, str]:
+    tags = [each for each in attributes(source, "meta") if each.get("content")]
     return {attrs.get("property", attrs.get("name")): attrs["content"] for attrs in tags}
 
 
@@ -164,9 +86,7 @@ def test_whole_addresses_are_those_of_the_repository_or_absent():
     address = address_tool.current(ROOT)
     for source in pages():
         expected = [] if address.is_placeholder else [f"{address.pages}book/{source.path.name}"]
-        canonical = [
-            attrs["href"] for tag, attrs in source.tags if tag == "link" and attrs.get("rel") == "canonical"
-        ]
+        canonical = [each["href"] for each in attributes(source, "link") if each.get("rel") == "canonical"]
         assert canonical == expected, source.path.name
         tags = meta(source)
         assert [tags[name] for name in ("og:url",) if name in tags] == expected
@@ -183,19 +103,19 @@ def test_the_picture_of_a_shared_link_is_as_large_as_it_says():
 
 def test_pictures_come_when_they_are_seen_and_nothing_moves_then():
     for source in pages():
-        for tag, attrs in source.tags:
-            if tag == "img" and re.search(r"_(images|figures)/.*\.png", attrs.get("src", "")):
+        for attrs in attributes(source, "img"):
+            if re.search(r"_(images|figures)/.*\.png", attrs.get("src", "")):
                 assert attrs.get("loading") == "lazy", (source.path.name, attrs["src"])
-                shape = struct.unpack(">II", target(source, attrs["src"])[0].read_bytes()[16:24])
+                shape = struct.unpack(">II", file_of(attrs["src"], source).read_bytes()[16:24])
                 assert (int(attrs["width"]), int(attrs["height"])) == shape, (source.path.name, attrs["src"])
 
 
 def test_figures_are_files_beside_their_page():
     count = 0
     for source in pages():
-        for _, attrs in source.tags:
+        for attrs in (tag.attributes for tag in source.tags):
             if "data-ddpm-figure" in attrs:
-                script = target(source, attrs["data-script"])[0].read_text(encoding="utf-8")
+                script = file_of(attrs["data-script"], source).read_text(encoding="utf-8")
                 assert f'const key = "{attrs["data-ddpm-figure"]}"' in script
                 count += 1
         assert "const key = " not in source.path.read_text(encoding="utf-8")
@@ -222,8 +142,8 @@ def test_every_icon_of_a_page_is_in_the_cut_font():
         for name in ("fa-solid-900", "fa-brands-400")
     )
     css = (HTML / "_static" / "styles" / "pydata-sphinx-theme.css").read_text(encoding="utf-8")
-    for source in [*pages(), page(HTML / "search.html"), page(HTML / "404.html")]:
-        for _, attrs in source.tags:
+    for source in site_check.pages(HTML):
+        for attrs in (tag.attributes for tag in source.tags):
             kinds = set((attrs.get("class") or "").split())
             names = {kind for kind in kinds if kind.startswith("fa-")} - {"fa-solid", "fa-brands", "fa-lg"}
             for name in names if kinds & {"fa-solid", "fas", "fab", "fa-brands"} else ():
@@ -237,17 +157,17 @@ def test_how_to_cite_and_the_licence_are_on_a_page():
 
 
 def test_the_landing_page_leads_to_every_page():
-    index = page(HTML / "book" / "index.html")
+    index = book_page("index")
     article = index.path.read_text(encoding="utf-8").split("<article", 1)[1].split("</article>")[0]
     names = set(re.findall(r'href="([\w]+)\.html', article))
     assert {source.path.stem for source in pages()} - {"index"} <= names
 
 
 def test_the_film_has_the_frames_that_its_page_counts():
-    index = page(HTML / "book" / "index.html")
-    film = next(attrs for _, attrs in index.tags if "data-film" in attrs)
+    index = book_page("index")
+    film = next(tag.attributes for tag in index.tags if "data-film" in tag.attributes)
     still = Image.open(HTML / "_static" / "film-last.png").size
-    assert Image.open(target(index, film["data-film"])[0]).size == (
+    assert Image.open(file_of(film["data-film"], index)).size == (
         still[0],
         still[1] * int(film["data-frames"]),
     )

@@ -17,19 +17,10 @@ HOST = "https://book.test"
 PREFIX = urlsplit(address_tool.current(ROOT).pages).path
 CHAPTER = "03_the_perfect_denoiser"
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
-weigh_pages = pytest.importorskip("weigh_pages")
 pytestmark = [
     pytest.mark.site,
-    pytest.mark.skipif(weigh_pages.program() is None, reason="no Chromium here: apt install chromium"),
     pytest.mark.skipif(not PAGES, reason="the book is not built: make site"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with weigh_pages.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Slides: the rule that makes them from a page, and the browser that lays them out without a line too much."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ import slides
 from bs4 import BeautifulSoup
 
 pytest.importorskip("sphinx_revealjs", reason="reveal.js is not installed: make install")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BUILT = sorted((slides.HTML / "book").glob("[0-9]*.html"))
 
 CELL = '<div class="cell{}"><div class="cell_input"><pre>{}</pre></div><div class="cell_output"><div class="output">{}</div></div></div>'
@@ -85,44 +83,39 @@ def test_what_is_no_chapter_is_refused(tmp_path):
         slides.write_slides([Path("book/99_gone.ipynb")], tmp_path / "html", tmp_path / "slides")
 
 
-def laid_out(path: Path) -> tuple[list[dict], list[str]]:
+def laid_out(browser, path: Path) -> tuple[list[dict], list[str]]:
     """Each slide with its text, and the largest share of the screen, down and across, that anything on it reaches; requests."""
-    from playwright.sync_api import sync_playwright
-
     asked: list[str] = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 720})
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready=yes]", timeout=120_000)
-        found = page.evaluate(
-            """() => Reveal.getSlides().map(slide => {
-                const { h, v } = Reveal.getIndices(slide);
-                Reveal.slide(h, v);
-                const edge = slide.getBoundingClientRect(), reach = { down: 0, across: 0, text: slide.innerText };
-                for (const each of slide.querySelectorAll(".body, .body *")) {
-                    if (each.closest("details:not([open])")) continue;
-                    const box = each.getBoundingClientRect();
-                    if (!box.width || !box.height) continue;
-                    reach.down = Math.max(reach.down, box.bottom / innerHeight);
-                    reach.across = Math.max(reach.across, box.right / innerWidth);
-                }
-                reach.notes = slide.querySelector("aside").textContent;
-                return reach;
-            })"""
-        )
-        browser.close()
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready=yes]", timeout=120_000)
+    found = page.evaluate(
+        """() => Reveal.getSlides().map(slide => {
+            const { h, v } = Reveal.getIndices(slide);
+            Reveal.slide(h, v);
+            const edge = slide.getBoundingClientRect(), reach = { down: 0, across: 0, text: slide.innerText };
+            for (const each of slide.querySelectorAll(".body, .body *")) {
+                if (each.closest("details:not([open])")) continue;
+                const box = each.getBoundingClientRect();
+                if (!box.width || !box.height) continue;
+                reach.down = Math.max(reach.down, box.bottom / innerHeight);
+                reach.across = Math.max(reach.across, box.right / innerWidth);
+            }
+            reach.notes = slide.querySelector("aside").textContent;
+            return reach;
+        })"""
+    )
+    page.close()
     return found, asked
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
-def test_nothing_overflows_and_headings_go_on(tmp_path):
+def test_nothing_overflows_and_headings_go_on(browser, tmp_path):
     html = tmp_path / "html" / "book"
     html.mkdir(parents=True)
     (html / "01_a.html").write_text(PAGE)
     [path] = slides.write_slides([Path("01_a.ipynb")], tmp_path / "html", tmp_path / "slides")
-    found, _ = laid_out(path)
+    found, _ = laid_out(browser, path)
     assert max(each["down"] for each in found) <= 1 and max(each["across"] for each in found) <= 1
     texts = [" ".join(each["text"].split()) for each in found]
     assert texts[0] == "A chapter Which question?"
@@ -135,12 +128,12 @@ def test_nothing_overflows_and_headings_go_on(tmp_path):
 
 
 @pytest.mark.site
-@pytest.mark.skipif(CHROMIUM is None or not BUILT, reason="no Chromium, or the book is not built: make site")
-def test_a_chapter_of_the_book_fits_its_slides_and_asks_no_other_host(tmp_path):
+@pytest.mark.skipif(not BUILT, reason="the book is not built: make site")
+def test_a_chapter_of_the_book_fits_its_slides_and_asks_no_other_host(browser, tmp_path):
     (tmp_path / "html").symlink_to(slides.HTML)
     chapter = slides.ROOT / "book" / f"{BUILT[0].stem}.ipynb"
     [path] = slides.write_slides([chapter], tmp_path / "html", tmp_path / "slides")
-    found, asked = laid_out(path)
+    found, asked = laid_out(browser, path)
     assert len(found) > 20
     assert all(url.startswith(("file:", "data:")) for url in asked)
     for each in found:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import site_check
 import weigh_pages
+from headless import chromium, served
 from site_check import Fault, pages
 
 from ddpm_lib.checkpoint import write_whole
@@ -125,7 +126,7 @@ def access(site: Path) -> tuple[str, list[Fault]]:
     found: Counter[str] = Counter()
     faults = []
     try:
-        with weigh_pages.served(site) as root, weigh_pages.chromium() as browser:
+        with served(site) as root, chromium() as browser:
             for page in pages(site):
                 name = page.path.relative_to(site).as_posix()
                 for width in WIDTHS:
@@ -258,7 +259,7 @@ def weight(site: Path) -> tuple[str, list[Fault]]:
     """Bytes that a page fetches before its reader scrolls. Seconds depend on the machine: tools/weigh_pages.py has them."""
     faults, heaviest = [], 0
     try:
-        with weigh_pages.served(site) as root, weigh_pages.chromium() as browser:
+        with served(site) as root, chromium() as browser:
             for page in pages(site):
                 name = page.path.relative_to(site).as_posix()
                 weighed = weigh_pages.weigh(browser, f"{root}/{name}")[0].total()

@@ -10,55 +10,18 @@ those until the page's load event. Exit code 1 if a page is above 1.5 MB or 2 se
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
 import math
-import shutil
 import sys
-import threading
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
+
+from headless import chromium, served
 
 HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
 BUDGET, SECONDS = 1_500_000, 2.0
 # Beside other work a page may be late; it is as fast as its fastest load.
 TRIES = 3
 KINDS = {"Document": "page", "Stylesheet": "style", "Script": "script", "Font": "font", "Image": "image"}
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@contextmanager
-def served(folder: Path):
-    """The address of a local server of this folder."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def program() -> str | None:
-    """The Chromium of this machine; None if there is none."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@contextmanager
-def chromium():
-    """A Chromium without a window. Raises FileNotFoundError if there is none on this machine."""
-    from playwright.sync_api import sync_playwright
-
-    if program() is None:
-        raise FileNotFoundError("no Chromium here: apt install chromium")
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = driver.chromium.launch(executable_path=program(), args=arguments)
-        yield browser
-        browser.close()
 
 
 def weigh(browser, address: str) -> tuple[Counter, float]:
