@@ -247,7 +247,7 @@ def keep_peer(folder: Path, run: dict) -> Path:
     lines = [
         "# Peers on the MNIST track\n",
         "Made by `python benchmarks/speedrun_mnist.py --peer NAME --record`, one seed each, with the recipe of each "
-        "package's own documentation. The clock counts training alone; our [record](speedrun_mnist.md) counts drawing too.\n",
+        "package's own documentation. The clock counts training alone; our [record](speedrun_mnist.md) counts drawing too. 10% is chance.\n",
         "| package | device | seconds of training | steps | samples | as asked |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]

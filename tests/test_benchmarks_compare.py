@@ -243,3 +243,14 @@ def test_code_run_alone_gives_its_last_number_or_its_error(compare):
     assert compare._alone("print('chatter')\nprint(2.5)", plan) == 2.5
     with pytest.raises(SystemExit, match="no luck"):
         compare._alone("raise ValueError('no luck')", plan)
+
+
+def test_its_own_results_do_not_make_the_commit_dirty(compare, stage, monkeypatch):
+    real = compare.checkpoint.provenance
+
+    def provenance(device):
+        return real(device) | {"commit": "abc1234-dirty" if (stage / "compare.json").exists() else "abc1234"}
+
+    monkeypatch.setattr(compare.checkpoint, "provenance", provenance)
+    compare.main([])
+    assert {each["where"]["commit"] for each in stored(stage).values()} == {"abc1234"}
