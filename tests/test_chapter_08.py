@@ -14,7 +14,7 @@ from conftest import cells_of, close
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_lib import chain, sampling
+from ddpm_lib import chain, checkpoint, sampling
 from ddpm_lib.data import EMBEDDED, load_images, to_float
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.exercises import check
@@ -408,6 +408,38 @@ def test_the_public_lines_fail_their_check_and_the_mended_ones_pass(cells, book)
         names["uses_every_entry"](entries, 50)
     assert ["FAILS" in line for line in said] == [True, True, False]
     assert "[0]" in said[0]
+
+
+def test_what_the_chapter_says_of_the_ladder_is_in_it(cells, book):
+    found = json.loads((EMBEDDED / "ladder_cifar10.json").read_text())
+    rungs = {row["key"]: row for row in found["rungs"]}
+    said = cells["ladder-ours"]
+    minutes = [row["seconds"] / 60 for row in found["rungs"]]
+    assert "seven to fifteen minutes" in said and (round(min(minutes)), round(max(minutes))) == (7, 15)
+    assert "483 steps" in said and rungs["origin"]["steps"] == 483
+    assert "1,947 steps" in said and rungs["native"]["steps"] == 1947
+    assert "falls to a third" in said and rungs["native"]["score"] == pytest.approx(1 / 3, abs=0.03)
+    error = {key: np.array(row["error"]) for key, row in rungs.items()}
+    levels = torch.tensor(found["levels"])
+    wiener = denoising_errors(book["wiener"](book["P_train"]), book["held_out"], levels).mean(1).numpy()
+    assert levels[0] == -4
+    assert "2.6 times that of Wiener's filter" in said and round(error["native"][0] / wiener[0], 1) == 2.6
+    before = error[list(rungs)[list(rungs).index("v") - 1]]
+    assert error["v"][0] / before[0] == pytest.approx(1 / 3, abs=0.03)
+    rise = (error["v"] / before - 1)[levels.numpy() >= 0]
+    assert "rises by 7 to 21 %" in said and (round(rise.min(), 2), round(rise.max(), 2)) == (0.07, 0.21)
+    assert "22 % are read as asked" in said and round(rungs["v"]["accuracy"], 2) == 0.22
+    assert "seen twelve times" in said
+    assert round(rungs["native"]["images"] / found["about"]["training_images"]) == 12
+    best = min(rungs.values(), key=lambda row: row["score"])["key"]
+    gain = 1 - error[best] / wiener
+    assert (
+        best == "muon"
+        and "4 to 25 % better" in said
+        and (round(gain.min(), 2), round(gain.max(), 2)) == (0.04, 0.25)
+    )
+    seen = checkpoint.pretrained("cifar32").provenance["images_seen"]
+    assert f"saw {seen:,} pictures" in said and round(seen / rungs["native"]["images"]) == 3
 
 
 def test_the_ladder_that_the_chapter_reads_is_whole():
