@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py mnist28                 an hour or two on two cores; stops and goes on as you like
     python benchmarks/quality.py mnist28 --scale 1.5     with guidance (which doubles the cost of each evaluation)
+    python benchmarks/quality.py mnist28 --only ddpm:1000    one row, the chain step by step
 
 Each row is stored as soon as it is measured, in benchmarks/results/quality_MODEL.json, and the table and the
 figure beside it are made from that. A row is measured again only with --again.
@@ -124,6 +125,16 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     plt.close(figure)
 
 
+def one_row(text: str) -> tuple[str, int]:
+    """("ddpm", 1000) of "ddpm:1000"."""
+    sampler, _, steps = text.partition(":")
+    if sampler not in STEPS or not steps.isdecimal() or int(steps) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no row: write SAMPLER:STEPS, ddpm:1000 for example, with one of {', '.join(STEPS)}"
+        )
+    return sampler, int(steps)
+
+
 def main() -> None:
     """Measures what is not stored yet, and writes the table and the figure."""
     parser = argparse.ArgumentParser(
@@ -133,6 +144,13 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--most", type=int, default=250, help="no more evaluations than this (default: 250)")
+    parser.add_argument(
+        "--only",
+        type=one_row,
+        action="append",
+        metavar="SAMPLER:STEPS",
+        help="measure this row; may be repeated",
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--again", action="store_true", help="measure also what is stored")
@@ -146,18 +164,18 @@ def main() -> None:
     judge = Judge(*(data.load_images(source, split) for split in ("train", "test")))
     path = RESULTS / f"quality_{args.model}.json"
     rows = json.loads(path.read_text()) if path.exists() else []
-    for sampler, counts in STEPS.items():
-        for steps in counts:
-            wanted = (sampler, steps, args.scale, args.count, args.precision)
-            if evaluations(sampler, steps) > args.most or (wanted in map(key, rows) and not args.again):
-                continue
-            row = measure(model, judge, sampler, steps, args.scale, args.count, args.precision)
-            rows = [each for each in rows if key(each) != wanted] + [row]
-            _write(path, json.dumps(rows, indent=1) + "\n")
-            print(
-                f"{sampler}, {steps} steps: {row['label_accuracy']:.1%}, {row['frechet']:.3f}, {row['seconds']} s",
-                flush=True,
-            )
+    grid = [(sampler, steps) for sampler, counts in STEPS.items() for steps in counts]
+    for sampler, steps in args.only or [each for each in grid if evaluations(*each) <= args.most]:
+        wanted = (sampler, steps, args.scale, args.count, args.precision)
+        if wanted in map(key, rows) and not args.again:
+            continue
+        row = measure(model, judge, sampler, steps, args.scale, args.count, args.precision)
+        rows = [each for each in rows if key(each) != wanted] + [row]
+        _write(path, json.dumps(rows, indent=1) + "\n")
+        print(
+            f"{sampler}, {steps} steps: {row['label_accuracy']:.1%}, {row['frechet']:.3f}, {row['seconds']} s",
+            flush=True,
+        )
     _write(path.with_suffix(".md"), markdown(args.model, rows, judge.about["name"]))
     draw_figure(args.model, rows, path.with_suffix(".png"))
 

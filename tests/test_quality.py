@@ -39,6 +39,35 @@ def test_rows_are_kept_and_not_measured_twice(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "quality_mnist28.json").read_text()) == rows
 
 
+def test_one_row_is_measured_when_it_is_named_whatever_its_cost(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+    command = [
+        "quality.py",
+        "mnist28",
+        "--count",
+        "150",
+        "--only",
+        "heun:2",
+        "--only",
+        "ddpm:3",
+        "--most",
+        "1",
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    quality.main()
+    rows = json.loads((tmp_path / "quality_mnist28.json").read_text())
+    assert [(row["sampler"], row["steps"], row["evaluations"]) for row in rows] == [
+        ("heun", 2, 3),
+        ("ddpm", 3, 3),
+    ]
+    for wrong in ("ddpm", "nosuch:5", "ddpm:0", "ddpm:-5", "ddpm:x"):
+        monkeypatch.setattr(sys, "argv", [*command, "--only", wrong])
+        with pytest.raises(SystemExit):
+            quality.main()
+        error = capsys.readouterr().err
+        assert repr(wrong) in error and "ddpm:1000" in error and "dpm++2m-sde" in error
+
+
 def test_an_unknown_model_is_refused_with_the_choices(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["quality.py", "nosuch"])
     with pytest.raises(SystemExit):
