@@ -21,7 +21,7 @@ from ddpm_lib.exercises import check
 from ddpm_lib.metrics import denoising_errors
 from ddpm_lib.schedule import cosine, linear
 from ddpm_lib.toy import FiniteSet, Mixture
-from ddpm_lib.unet import UNet
+from ddpm_lib.unet import UNet, UNetConfig
 
 DEFINE = (
     "count", "bill-code", "enlarge", "shrink-code", "mirror-code", "same-guess", "loss-code", "errors", "colour",
@@ -408,6 +408,27 @@ def test_the_public_lines_fail_their_check_and_the_mended_ones_pass(cells, book)
         names["uses_every_entry"](entries, 50)
     assert ["FAILS" in line for line in said] == [True, True, False]
     assert "[0]" in said[0]
+
+
+def test_the_cell_for_a_gpu_trains_and_draws_on_a_processor_too(cells, book):
+    source, call = cells["gpu-train"].split("\n\n\nlong_net, drawn = ")
+    names = dict(book) | {"torch": torch, "UNet": UNet, "Denoiser": Denoiser, "cosine": cosine}
+    exec(cells["count"], names)
+    exec(source, names)
+    small = {"device": "cpu", "width": 32, "steps": 2, "batch": 4, "each": 1}
+    net, drawn = names["train_long"](book["train"], **small)
+    assert drawn.shape == (10, 3, 32, 32) and drawn.isfinite().all() and drawn.abs().max() <= 1
+    assert call.startswith('train_long(load_images("cifar10-full"))')
+    # what the words before it say
+    config = UNetConfig(32, 3, 10, 96, (1, 2, 2), 2, (1, 2))
+    with torch.device("meta"):
+        weights = sum(p.numel() for p in UNet(config).parameters())
+    tflop = 6 * ladder.multiply_adds(config) * 128 * 20_000 / 1e12
+    said = cells["gpu-words"]
+    assert "16 million weights" in said and round(weights / 1e6) == 16
+    assert "55 thousand TFLOP" in said and round(tflop / 1e3) == 55
+    assert "six days" in said and round(tflop / 0.1 / 86_400) == 6
+    assert "an hour and a half" in said and tflop / 10 / 3600 == pytest.approx(1.5, abs=0.05)
 
 
 def test_what_the_chapter_says_of_the_ladder_is_in_it(cells, book):

@@ -100,8 +100,19 @@ def test_check_accepts_what_run_writes_and_names_each_fault(nb, tmp_path):
     nb.cells[1].outputs = [new_output("error", ename="E", evalue="", traceback=[f"{chapters.ROOT}/a.py"])]
     nb.cells.append(new_code_cell("train_long()", metadata={"tags": ["gpu"]}))
     found = "\n".join(chapters.problems(stored(nb, tmp_path)))
-    for fault in ("not tagged raises-exception", "path of this machine", "no stored output", "nbval-skip"):
+    for fault in (
+        "not tagged raises-exception",
+        "path of this machine",
+        "either a stored output or the tag not-yet-run",
+        "nbval-skip",
+    ):
         assert fault in found
+
+    nb.cells = [nb.cells[0], new_code_cell("6 * 7", outputs=[result("42")]), new_code_cell("train_long()")]
+    for outputs, more, right in (([], [], 0), ([], ["not-yet-run"], 1), ([result("1")], ["not-yet-run"], 0)):
+        nb.cells[2].outputs, nb.cells[2].metadata["tags"] = outputs, ["gpu", "nbval-skip", *more]
+        found = "\n".join(chapters.problems(stored(nb, tmp_path)))
+        assert ("not-yet-run" not in found) == right
 
     path.write_text("{")
     assert "no valid notebook" in chapters.problems(path)[0]
