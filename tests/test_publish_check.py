@@ -300,6 +300,20 @@ def test_a_page_above_its_weight_is_found(site, monkeypatch):
     assert rules(publish_check.weight(folder)[1]) == ["page too heavy"]
 
 
+@needs_browser
+def test_a_page_that_leads_elsewhere_at_once_is_not_looked_at(site):
+    site(
+        "index.html",
+        '<p><a href="a.html">A page</a></p>',
+        '<meta http-equiv="Refresh" content="0; url=a.html">',
+    )
+    folder = site("a.html", "<main><h1>A</h1></main>")
+    (folder / "favicon.ico").write_bytes(b"")
+    for check in (publish_check.access, publish_check.weight):
+        looked_at, faults = check(folder)
+        assert looked_at.startswith("1 pages") and faults == []
+
+
 # All together
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import site_check
 import weigh_pages
 from headless import chromium, served
-from site_check import Fault, pages
+from site_check import Fault, pages, shown
 
 from ddpm_lib.checkpoint import write_whole
 
@@ -127,7 +127,7 @@ def access(site: Path) -> tuple[str, list[Fault]]:
     faults = []
     try:
         with served(site) as root, chromium() as browser:
-            for page in pages(site):
+            for page in shown(site):
                 name = page.path.relative_to(site).as_posix()
                 for width in WIDTHS:
                     for theme, violation in axe(browser, f"{root}/{name}", width):
@@ -139,7 +139,7 @@ def access(site: Path) -> tuple[str, list[Fault]]:
         raise CannotRun(str(error)) from error
     lesser = sum(count for impact, count in found.items() if impact not in SERIOUS)
     return (
-        f"{len(pages(site))} pages, light and dark, {WIDTHS[0]} and {WIDTHS[1]} px; {lesser} lesser",
+        f"{len(shown(site))} pages, light and dark, {WIDTHS[0]} and {WIDTHS[1]} px; {lesser} lesser",
         faults,
     )
 
@@ -260,7 +260,7 @@ def weight(site: Path) -> tuple[str, list[Fault]]:
     faults, heaviest = [], 0
     try:
         with served(site) as root, chromium() as browser:
-            for page in pages(site):
+            for page in shown(site):
                 name = page.path.relative_to(site).as_posix()
                 weighed = weigh_pages.weigh(browser, f"{root}/{name}")[0].total()
                 heaviest = max(heaviest, weighed)
@@ -269,7 +269,7 @@ def weight(site: Path) -> tuple[str, list[Fault]]:
                     faults.append(Fault(name, "page too heavy", says))
     except (FileNotFoundError, ImportError) as error:
         raise CannotRun(str(error)) from error
-    return f"{len(pages(site))} pages, the heaviest {heaviest / 1e6:.2f} MB", faults
+    return f"{len(shown(site))} pages, the heaviest {heaviest / 1e6:.2f} MB", faults
 
 
 @dataclass(frozen=True)

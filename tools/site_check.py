@@ -96,6 +96,18 @@ def pages(site: Path) -> list[Page]:
     return [page(path) for path in paths]
 
 
+def shown(site: Path) -> list[Page]:
+    """The pages at which a reader looks: not those that send the browser on to another at once."""
+    return [
+        each
+        for each in pages(site)
+        if not any(
+            tag.name == "meta" and (tag.attributes.get("http-equiv") or "").lower() == "refresh"
+            for tag in each.tags
+        )
+    ]
+
+
 def is_local(address: str) -> bool:
     parts = urlsplit(address)
     return not parts.scheme and not parts.netloc
