@@ -89,6 +89,25 @@ def test_a_page_on_a_phone_is_whole_and_asks_nobody_else(reader, name):
     assert page.evaluate(f"{pictures}.map(img => img.src)") == []
 
 
+def test_on_a_phone_a_figure_keeps_its_labels_and_scrolls_in_its_own_box(reader):
+    page = reader(viewport={"width": 360, "height": 740})
+    page.goto(at(CHAPTER))
+    shrunk = "img => img.getBoundingClientRect().width / img.getAttribute('width')"
+    boxes = page.locator("figure.align-default:visible").all()
+    assert boxes
+    for box in boxes:
+        assert box.locator("> img").evaluate(shrunk) > 0.65
+        wide = box.evaluate("box => box.scrollWidth > box.clientWidth + 1")
+        assert (box.get_attribute("tabindex") == "0") == wide
+    assert page.locator("figure.align-default[tabindex]").count() > 3
+    box = page.locator("figure.align-default[tabindex]").first
+    box.evaluate("box => box.scrollLeft = box.scrollWidth")
+    picture, caption = (box.locator(f"> {part}").bounding_box() for part in ("img", "figcaption"))
+    assert picture["x"] < 0 <= caption["x"] and caption["x"] + caption["width"] <= 360
+    assert picture["x"] + picture["width"] <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_previous_and_next_lead_through_the_book(reader):
     page = reader()
     page.goto(at(CHAPTER))

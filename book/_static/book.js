@@ -9,7 +9,7 @@ const near = new IntersectionObserver(entries => {
 for (const figure of document.querySelectorAll("[data-script]")) near.observe(figure);
 
 // What scrolls sideways in its own box can be reached by keyboard.
-for (const box of document.querySelectorAll("div.math, .bd-article .pst-scrollable-table-container, .bd-article table")) {
+for (const box of document.querySelectorAll("div.math, .bd-article .pst-scrollable-table-container, .bd-article table, figure.align-default")) {
   if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
 }
 
