@@ -108,6 +108,24 @@ def test_on_a_phone_a_figure_keeps_its_labels_and_scrolls_in_its_own_box(reader)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+SCROLLING = """folded => [...document.querySelectorAll(".bd-article pre")]
+  .filter(box => box.clientWidth && box.scrollWidth > box.clientWidth + 1 && (!folded || box.closest("details, .dropdown")))"""
+
+
+def test_lines_that_scroll_in_an_opened_fold_can_be_reached_by_keyboard(reader):
+    page = reader(viewport={"width": 390, "height": 800})
+    page.goto(at(CHAPTER))
+    before = page.evaluate(f"({SCROLLING})(true).length")
+    page.evaluate(
+        """() => {
+          for (const fold of document.querySelectorAll("details")) fold.open = true;
+          for (const fold of document.querySelectorAll(".toggle-hidden")) fold.classList.remove("toggle-hidden");
+        }"""
+    )
+    assert page.evaluate(f"({SCROLLING})(true).length") > before
+    page.wait_for_function(f"() => ({SCROLLING})(false).every(box => box.tabIndex === 0)")
+
+
 def test_previous_and_next_lead_through_the_book(reader):
     page = reader()
     page.goto(at(CHAPTER))

@@ -8,10 +8,14 @@ const near = new IntersectionObserver(entries => {
 }, { rootMargin: "400px" });
 for (const figure of document.querySelectorAll("[data-script]")) near.observe(figure);
 
-// What scrolls sideways in its own box can be reached by keyboard.
-for (const box of document.querySelectorAll("div.math, .bd-article .pst-scrollable-table-container, .bd-article table, figure.align-default")) {
-  if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
-}
+// What scrolls in its own box can be reached by keyboard. What lies in a fold gets its size when that is opened; the theme,
+// which knows only lines of code, does not look again then.
+const sized = new ResizeObserver(entries => {
+  for (const { target: box } of entries)
+    box.tabIndex = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1 ? 0 : -1;
+});
+const BOXES = "div.math, .bd-article .pst-scrollable-table-container, .bd-article table, .bd-article pre, figure.align-default";
+for (const box of document.querySelectorAll(BOXES)) sized.observe(box);
 
 // The film of the landing page: all frames one below the other in one picture, its last one in the page.
 const HOLD = 22, PACE = 110;
