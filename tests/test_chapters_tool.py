@@ -133,6 +133,24 @@ def test_write_leaves_the_old_file_when_it_fails(nb, tmp_path, monkeypatch):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_no_kernel_is_left_behind(tmp_path, monkeypatch):
+    from jupyter_client.manager import AsyncKernelManager
+
+    kernels = []
+    real = AsyncKernelManager.__init__
+
+    def remembered(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        kernels.append(self)
+
+    monkeypatch.setattr(AsyncKernelManager, "__init__", remembered)
+    for code in ("6 * 7", "1 / 0"):
+        path = tmp_path / "01_chapter.ipynb"
+        chapters.write(new_notebook(cells=[new_code_cell(code)]), path)
+        chapters.main(["run", str(path)])
+    assert len(kernels) == 2 and not any(kernel.has_kernel for kernel in kernels)
+
+
 def test_run_skips_gpu_cells_and_keeps_the_file_when_a_cell_raises(tmp_path, capsys):
     path = tmp_path / "01_chapter.ipynb"
     gpu = new_code_cell(

@@ -171,7 +171,7 @@ def execute(
         record_timing=False,
         on_cell_execute=begin,
         on_cell_executed=end,
-    ).execute(env=dict(os.environ if env is None else env))
+    ).execute(cleanup_kc=True, env=dict(os.environ if env is None else env))
     return seconds
 
 
