@@ -3,10 +3,11 @@
     python tools/slides.py book/07_training_on_mnist.ipynb ...   write _build/slides/NAME.html; all chapters without names
 
 A section of a chapter is a column of slides. A heading begins a slide, and so does what does not fit below it any
-more: the browser measures that. A slide shows the first sentence of a paragraph, and one that leads to a formula;
-the whole of it is in the speaker's notes (press S). Left out are code that is folded on the page, solutions, folded
-algebra, the set-up cell, the cells of the exercises, and the references. The answer to a "predict first" comes on
-a slide of its own. The slides ask no other host: reveal.js comes from a package, formulas and pictures from the book.
+more: the browser measures that. A slide shows the first sentence of a paragraph, more of them if that is short, and
+all of one that leads to a formula; the whole of it is in the speaker's notes (press S). Left out are code that is
+folded on the page, solutions, folded algebra, the set-up cell, the cells of the exercises, and the references. A
+"predict first" is shown whole, and its answer comes on a slide of its own. Interactive figures work. The slides ask no
+other host: reveal.js comes from a package, formulas, figures and pictures from the book.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ HTML, SLIDES = ROOT / "_build" / "html", ROOT / "_build" / "slides"
 PARTS = Path(__file__).with_name("slides")
 REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js")
 
-NOT_SHOWN = "a.headerlink, p.equation-check, div.solution, details.hide, button, .tag_hide-cell, .tag_remove-output .cell_output"
+NOT_SHOWN = "a.headerlink, p.equation-check, div.solution, details.hide, .tag_hide-cell, .tag_remove-output .cell_output"
 ANSWER = "Our answer"
+# A first sentence with fewer letters than this says too little alone: "They agree."
+ENOUGH = 40
 _END = re.compile(r"[.?!][\"'”’)]*(?=\s)")
+_ENDED = re.compile(r"[.?!][\"'”’)]*$")
 
 
 def slides_of(page: str, name: str) -> str:
@@ -64,7 +68,7 @@ def slides_of(page: str, name: str) -> str:
     ):
         text = text.replace("{{" + mark + "}}", value)
     # _build/slides lies beside _build/html, whose chapters are in book/
-    text = re.sub(r'((?:src|href)=")\.\./(?!html/)', r"\1../html/", text)
+    text = re.sub(r'((?:src|href|data-script)=")\.\./(?!html/)', r"\1../html/", text)
     return re.sub(r'(href=")(?=[\w-]+\.html)', r"\1../html/book/", text)
 
 
@@ -99,12 +103,19 @@ def _as_block(soup: BeautifulSoup, part: Tag) -> Tag:
         block["data-begins"] = ""
     if "dropdown" in classes:
         block["data-alone"] = ""
+    if part.name == "p":
+        if _leads(part):
+            block["data-leads"] = ""
+        if isinstance(first := next(part.children, None), str) and first[:1].islower():
+            block["data-follows"] = ""
     if part.name in ("p", "ul", "ol"):
         note = soup.new_tag("div", attrs={"class": "note"})
         note.append(_copy(soup, part))
         block.append(note)
+        asks = part.find_next_sibling(class_="dropdown")  # only answers are left of these
         for each in [part] if part.name == "p" else part.find_all("li", recursive=False):
-            _shorten(each.p if each.name == "li" and each.p else each)
+            if not asks:
+                _shorten(each.p if each.name == "li" and each.p else each)
     block.append(part.extract())
     return block
 
@@ -116,17 +127,24 @@ def _copy(soup: BeautifulSoup, part: Tag) -> Tag:
     return copied
 
 
+def _leads(paragraph: Tag) -> bool:
+    """Whether its last sentence ends only in what follows: a formula, a list, code."""
+    return not _ENDED.search(paragraph.get_text().strip())
+
+
 def _shorten(paragraph: Tag) -> None:
-    """Leaves the first sentence, and the last one if it leads to what follows."""
-    if paragraph.get_text(strip=True).endswith(":"):
+    """Leaves the first sentence, and those after it until there is ENOUGH; all of what leads to something."""
+    if _leads(paragraph):
         return
-    ended = False
+    said, ended = 0, False
     for node in list(paragraph.children):
         if ended:
             node.extract()
-        elif isinstance(node, str) and (end := _END.search(node)):
-            node.replace_with(node[: end.end()])
-            ended = True
+        elif isinstance(node, str):
+            end = next((end.end() for end in _END.finditer(node) if said + end.end() >= ENOUGH), None)
+            if ended := end is not None:
+                node.replace_with(node[:end])
+        said += len(node.get_text())
 
 
 def write_slides(chapters: list[Path], html: Path = HTML, slides: Path = SLIDES) -> list[Path]:
