@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -13,8 +14,13 @@ pytest.importorskip("sphinx", reason="Sphinx is not installed: make install")
 import ddpm_book
 import formulas
 import pages
+import valid
 from docutils.core import publish_doctree
 from fontTools.ttLib import TTFont
+from PIL import Image
+from sphinx.application import Sphinx
+from sphinx.builders.html._assets import _JavaScript
+from sphinx.util.docutils import docutils_namespace
 
 from ddpm_lib.figures import Line, derivation
 
@@ -165,5 +171,203 @@ def test_icons_are_cut_out_of_the_fonts_of_the_theme(tmp_path):
     pages.cut_font(pages.THEME / "vendor/fontawesome/webfonts/fa-solid-900.ttf", codes, tmp_path / "cut.woff")
     assert (tmp_path / "cut.woff").stat().st_size < 8_000
     assert 0xF185 in TTFont(tmp_path / "cut.woff").getBestCmap()
+    # what the theme's own rules write, and the arrow of a folded part
+    assert {0xE123, 0xF107} <= pages.icon_codes(css + 'a:after { content: "\ue123" }') and 0xE123 not in codes
     with pytest.raises(ValueError, match="no icon .*sun"):
         pages.icon_codes('.fa-moon:before{content:"\\f186"}')
+
+
+# A small book, built
+
+FIGURE = derivation([Line("a = b", "Why, $a < b$.", 1.0, 1.0)], alt="Two sides", caption="Below it.")
+START = f"""# Noise
+
+[](deep/page) ![Wide](wide.png)
+
+$$x_t = a x_0$$ (eq-first)
+
+In the text $x_t = a$, then $\\nothing < 1$.
+
+```{{exercise}}
+One
+```
+
+```{{exercise}}
+Two
+```
+
+```{{eval-rst}}
+.. [ONE] A source.
+```
+
+```{{raw}} html
+<details><summary aria-label="Toggle hidden content">
+<p class="collapsed admonition-title">Show the code</p>
+<p class="expanded admonition-title">Hide the code</p>
+</summary>x</details>
+<figure class="film"><figcaption>Last</figcaption><img alt="" src="x.png" loading="eager"><style>b {{}}</style></figure>
+{FIGURE.html}
+```
+"""
+PROJECT = {
+    "extensions": ["myst_parser", "sphinx_exercise", "formulas", "pages", "valid", "ledger_page"],
+    "myst_enable_extensions": ["dollarmath", "attrs_inline"],
+    "html_math_renderer": "mathml",
+    "html_title": "Noise & pictures",
+    "root_doc": "start",
+}
+DEEP = (
+    "# Deep\n\n```{raw} html\n"
+    + FIGURE.html
+    + "\n```\n\n```{changes} nothing\n```\n\n```{ledger} empty.json\n```\n"
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The folder of a built book of two pages, and what was said of it."""
+    source = tmp_path_factory.mktemp("book")
+    (source / "deep").mkdir()
+    (source / "start.md").write_text(START + "\n```{toctree}\ndeep/page\n```\n", encoding="utf-8")
+    (source / "deep" / "page.md").write_text(DEEP, encoding="utf-8")
+    (source / "deep" / "empty.json").write_text("[]", encoding="utf-8")
+    Image.new("L", (30, 20)).save(source / "wide.png")
+    said = io.StringIO()
+    with docutils_namespace():
+        Sphinx(source, None, source / "out", source / "trees", "html", PROJECT, None, said).build()
+    return source / "out", said.getvalue()
+
+
+def page_of(small, name: str) -> str:
+    return (small[0] / f"{name}.html").read_text(encoding="utf-8")
+
+
+def test_scripts_wait_for_the_text_and_keep_their_order(small):
+    head = page_of(small, "start").partition("</head>")[0]
+    scripts = re.findall(r"<script([^>]*)>", head)
+    assert len(scripts) > 3 and all("defer" in script for script in scripts)
+    assert head.index("documentation_options.js") < head.index("doctools.js") < head.index("book.js")
+    assert "searchindex" not in head
+    # it is of no use before its index is here, and its own scripts ask for these at once
+    search = page_of(small, "search").partition("</head>")[0]
+    assert 'defer="defer" src="_static/doctools' not in search and "searchtools.js" in search
+
+
+def test_a_script_without_a_file_waits_only_if_it_asks_for_another():
+    name = _JavaScript("", body="DOCUMENTATION_OPTIONS.pagename = 'x';")
+    hint, soon = _JavaScript("", body="let toggleHintShow = 'x';"), _JavaScript("x.js", **{"async": "async"})
+    assert pages.after_the_text(name).attributes == name.attributes | {"type": "module"}
+    assert pages.after_the_text(hint) == hint and pages.after_the_text(soon) == soon
+
+
+@pytest.mark.parametrize("name", ["start", "search"])
+def test_what_no_page_uses_is_left_out(tmp_path, name):
+    files = ("book.js", "fontawesome.js", "sphinx-thebe.js", "searchtools.js")
+    context = {
+        "content_root": "",
+        "script_files": [_JavaScript(file) for file in files]
+        + [_JavaScript("", body="const THEBE_JS_URL = 1")],
+        "css_files": [SimpleNamespace(filename=file) for file in ("book.css", "sphinx-thebe.css")],
+    }
+    pages.light_page(None, name, "", context, None)
+    kept = [file.filename for kind in ("script_files", "css_files") for file in context[kind]]
+    assert kept == ["book.js", *(["searchtools.js"] if name == "search" else []), "book.css"]
+    assert ("searchtools" in context["lean"](HEAD)) == (name == "search")
+    assert "fontawesome" not in context["lean"](HEAD)
+
+
+def test_pictures_know_their_size_and_wait_until_they_are_seen(small):
+    page = page_of(small, "start")
+    (picture,) = re.findall(r'<img [^>]*alt="Wide"[^>]*>', page)
+    assert 'width="30" height="20"' in picture and 'loading="lazy"' in picture
+    (still,) = re.findall(r'<img [^>]*alt="Two sides"[^>]*>', page)
+    with Image.open(small[0] / re.search(r'src="([^"]+)"', still)[1]) as stored:
+        assert f'width="{stored.width}" height="{stored.height}" loading="lazy"' in still
+    # what says itself when it wants to be fetched, or is not the book's, stays as it is
+    assert '<img alt="" src="x.png" loading="eager">' in page
+    sources, named = {"a.png": "a.png", "a b.png": "../wide.png"}, '<img src="../_images/a%20b.png" alt="">'
+    resized = pages.PICTURE.sub(lambda match: pages.sized(match, sources, small[0]), named)
+    assert 'width="30" height="20"' in resized
+    for html in ('<img src="_images/b.png" alt="">', '<img loading="eager" src="_images/a.png" alt="">'):
+        assert pages.PICTURE.sub(lambda match: pages.sized(match, sources, small[0]), html) == html
+
+
+def test_a_figure_of_a_deep_page_is_fetched_from_the_top(small):
+    for name, up in (("start", "./"), ("deep/page", "../")):
+        page = page_of(small, name)
+        (script,) = re.findall(r'data-script="([^"]+)"', page)
+        assert script.startswith(f"{up}_figures/") and f'src="{script.removesuffix("js")}png"' in page
+    assert (small[0] / script.removeprefix("../")).is_file()
+
+
+def test_a_figure_without_its_picture_or_without_its_script_is_named(tmp_path):
+    whole = f"<p>{FIGURE.html}</p>"
+    for part in (pages.STILL, pages.SCRIPT):
+        with pytest.raises(ValueError, match="no picture or no script"):
+            pages.FIGURE.sub(lambda match: pages.figure_apart(match, tmp_path, ""), part.sub("", whole))
+
+
+def test_figures_begin_with_their_style_and_end_with_their_caption(small):
+    page = page_of(small, "start")
+    film, figure = (
+        match[2]
+        for match in re.finditer(r"<figure [^>]*class=\"(film|ddpm-figure)\"[^>]*>(.*?)</figure>", page, re.S)
+    )
+    assert film.startswith("<style>b {}</style>") and film.strip().endswith("<figcaption>Last</figcaption>")
+    assert figure.startswith("<style>") and figure.strip().endswith("<figcaption>Below it.</figcaption>")
+    for part in (film, figure):
+        assert part.count("<img") == part.count("<style>") == part.count("<figcaption>") == 1
+
+
+def test_what_extensions_write_amiss_is_mended(small):
+    page = page_of(small, "start")
+    assert page.count('class="exercise') == 2 and 'id="exercise-content"' not in page
+    assert 'role="listitem"' in page and "doc-biblioentry" not in page
+    fold = '<summary><span class="collapsed admonition-title">Show the code</span><span class="expanded admonition-title">Hide the code</span></summary>'
+    assert fold in page
+    assert valid.REPEATED.sub(r"\1", '<section id="solution-content">') == "<section>"
+
+
+def test_formulas_on_a_page_are_mathml_with_their_number(small):
+    page = page_of(small, "start")
+    (block,) = re.findall(r'<div class="math[^>]*>(.*?)</div>', page, re.S)
+    assert '<span class="eqno">(1)' in block and 'title="Link to this equation"' in block
+    assert block.count('<math display="block">') == 1
+    assert "In the text <math><" in page
+    # what cannot be converted is shown as it was written, and the build says so
+    assert "<code>\\nothing &lt; 1</code>" in page
+    assert "cannot convert '\\\\nothing < 1'" in small[1]
+
+
+def test_signs_are_letters_and_a_line_ends_after_a_relation():
+    assert formulas.mathml(r"a \le b < c \ldots", True).count("&") == 1
+    formula = formulas.mathml(r"\hat x_0 + \sigma_t \varepsilon_t \le a_1 b_1 c_1 d_1 e_1 f_1", False)
+    first, second = re.findall(r"<math>.*?</math>", formula)
+    assert letters(first)[-1] == "≤" and 'form="infix"' in first[first.rindex("<mo") :]
+    assert letters(second) == "a1b1c1d1e1f1"
+    # nothing empty after a sign that ends the formula
+    assert "<math></math>" not in formulas.mathml(r"a_1 b_1 c_1 d_1 e_1 f_1 g_1 h_1 i_1 =", False)
+    assert "displaystyle" in formulas.mathml(r"\frac{a}{b}", True) or 'display="block"' in formulas.mathml(
+        "a", True
+    )
+    assert 'display="block"' not in formulas.mathml("a", False)
+
+
+def test_the_root_leads_to_the_first_page(small, tmp_path):
+    page = (small[0] / "index.html").read_text(encoding="utf-8")
+    assert 'content="0; url=start.html"' in page and '<a href="start.html">' in page
+    assert page.count("Noise &amp; pictures") == 2 and "& " not in page
+    app = built(tmp_path, "")
+    valid.write_first_page(app, RuntimeError("no book"))
+    pages.write_icons(app, RuntimeError("no book"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_icons_of_the_theme_are_beside_the_book(small):
+    for name, code in (("fa-solid-900", 0xF107), ("fa-solid-900", 0xF185), ("fa-brands-400", 0xF09B)):
+        assert code in TTFont(small[0] / "_static" / f"{name}.woff").getBestCmap()
+
+
+def test_tables_that_cannot_be_made_are_named(small):
+    assert "no changes are called nothing: choose from ladder, five_names" in small[1]
+    assert "no ledger there, or no row in it" in small[1]

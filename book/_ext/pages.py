@@ -65,6 +65,10 @@ def light_page(
             for file in context[kind]
             if not any(name in _told(file) for name in unused)
         ]
+    if pagename != "search":
+        context["script_files"] = list(
+            map(after_the_text, context["script_files"])
+        )
     if "body" in context:
         up = context["content_root"]
         body = FIGURE.sub(
@@ -80,6 +84,19 @@ def light_page(
 def _told(file) -> str:
     """What a script or a style sheet says of itself: its name, and for an inline script its text."""
     return f"{getattr(file, 'filename', file)} {getattr(file, 'attributes', {}).get('body', '')}"
+
+
+def after_the_text(script):
+    """The script, waiting for the end of the page: over a slow connection those in the head would hold the text back.
+
+    Scripts that wait keep their order, and so does one without a file if it is a module. Pages share the one given.
+    """
+    told = dict(script.attributes)
+    if script.filename and "async" not in told:
+        told["defer"] = "defer"
+    elif told.get("body", "").startswith("DOCUMENTATION_OPTIONS"):
+        told["type"] = "module"
+    return type(script)(script.filename, priority=script.priority, **told)
 
 
 def lean(html: str, unused: tuple[str, ...]) -> str:
