@@ -7,9 +7,11 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,25 @@ def test_without_the_engine_pages_know_that_there_is_only_the_film(tmp_path):
     assert not list(tmp_path.glob("*.gz")) and (tmp_path / "mnist28.webp").exists()
     html = live_model.figure("small", known, "../")
     assert 'src="../_static/live_model/mnist28.webp"' in html and "<noscript>" in html
+
+
+def test_a_form_knows_its_settings(tmp_path):
+    known = live_model.write_files(tmp_path, None)
+    for form, scale in (("small", 1.0), ("whole", known["settings"]["scale"])):
+        figure = live_model.figure(form, known, "")
+        told = json.loads(unescape(re.search(r'data-about="([^"]*)"', figure)[1]))
+        assert told == known | {"settings": known["settings"] | {"scale": scale}}
+    assert known["settings"]["scale"] > 1
+
+
+def test_half_an_engine_is_fetched_again(tmp_path, monkeypatch):
+    (tmp_path / live_model.ENGINE).write_text("one of two", encoding="utf-8")
+    monkeypatch.setattr(live_model, "CACHE", tmp_path)
+    monkeypatch.setattr(live_model.subprocess, "run", failing(FileNotFoundError("npm")))
+    with pytest.raises(live_model.EngineError, match="npm is not installed"):
+        live_model.engine()
+    (tmp_path / f"{live_model.WASM}.gz").write_text("the other", encoding="utf-8")
+    assert live_model.engine() == tmp_path
 
 
 # The directive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 import os
@@ -40,8 +41,8 @@ ON_PLAY = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The address of a folder with a page for each form of the figure."""
+def copied(tmp_path_factory):
+    """A folder with a page for each form of the figure."""
     try:
         runtime = live_model.engine()
     except live_model.EngineError as error:
@@ -53,7 +54,13 @@ def site(tmp_path_factory):
     for form, given in (("whole", known), ("small", quick)):
         html = PAGE.format(live_model.figure(form, given, ""))
         (folder / f"{form}.html").write_text(html, encoding="utf-8")
-    with headless.served(folder) as address:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(copied):
+    """Its address."""
+    with headless.served(copied) as address:
         yield f"{address}/"
 
 
@@ -96,6 +103,10 @@ def control(page, name: str):
 
 def status(page) -> str:
     return page.locator(".lm-status").text_content()
+
+
+def heard(page) -> str:
+    return page.locator(".lm-heard").text_content()
 
 
 def finished(page, word: str = "Done in") -> str:
@@ -277,6 +288,11 @@ def test_noise_is_normal_and_belongs_to_seed_and_place(open_page):
         assert values.pow(power).mean().item() == pytest.approx(
             moment, abs=5 * (variance / len(values)) ** 0.5
         )
+    # seeds that follow each other begin apart
+    first = page.evaluate(
+        "Array.from({ length: 400 }, (_, seed) => ddpmSampling.noise(seed, 1, 4)()).map(noise => [noise[0], noise[1]])"
+    )
+    assert torch.tensor(first).std(0).sub(1).abs().max() < 0.15
     # neither two pictures nor two seeds hold alike noise
     alike = torch.corrcoef(torch.cat([more, other])).fill_diagonal_(0).abs().max().item()
     assert alike < 5 / 10_000**0.5
@@ -310,8 +326,43 @@ def test_a_drawing_from_the_keyboard_is_the_one_that_was_asked_for(open_page, mo
     knot = model.schedule.at(model.schedule.times(5)[3])[0].item()
     assert status(page) == f"step 3 of 5 · log-SNR {knot:.1f}".replace("-", "−").replace("log−", "log-")
     assert (pictures(page) - grey(steps[2].x)).abs().max() <= 1
+    assert control(page, "step").get_attribute("aria-valuetext") == status(page)
     choose(page, "show", "x0")
     assert (pictures(page) - grey(steps[2].x0)).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("digit", "labels"), [("each", [0, 1]), ("any", [-1, -1])])
+def test_a_drawing_is_named_as_what_was_drawn(open_page, model, digit, labels):
+    page = open_page()
+    for name, value in (("digit", digit), ("sampler", "ddim"), ("steps", "5")):
+        choose(page, name, value)
+    slide(page, "count", 2)
+    slide(page, "scale", 1)
+    start = unpacked(
+        page.evaluate(f"() => {{ {HELP} return text(ddpmSampling.noise(1, 2, 784)()); }}"), 2, 1, 28, 28
+    )
+    control(page, "play").click()
+    assert finished(page) == heard(page)
+    denoise = sampling.clipped(sampling.guided(model.denoiser(), torch.tensor(labels), 1))
+    x = sampling.last(sampling.ddim(denoise, start, model.schedule, model.schedule.times(5)))
+    assert (pictures(page) - x[:, 0].add(1).mul(127.5).round().clamp(0, 255)).abs().max() <= 1
+    names = ["any" if label < 0 else str(label) for label in labels]
+    assert page.locator(".lm-tile span").all_text_contents() == names
+    assert page.locator(".lm-tiles").get_attribute("aria-label") == f"Drawn: {', '.join(names)}"
+    assert status(page).endswith(f". {' '.join(names)}")
+
+
+def test_other_noise_is_the_next_seeds_and_no_seed_changes_nothing(open_page):
+    page = open_page()
+    first = pictures(page)
+    for wrong in ("", "1000000", "-1"):
+        control(page, "seed").fill(wrong)
+        assert torch.equal(pictures(page), first)
+    control(page, "other").click()
+    second = pictures(page)
+    assert control(page, "seed").input_value() == "2" and not torch.equal(second, first)
+    control(page, "seed").fill("1")
+    assert torch.equal(pictures(page), first)
 
 
 @pytest.mark.parametrize("form", live_model.FORMS)
@@ -353,7 +404,10 @@ def test_stop_ends_a_drawing_and_the_next_one_is_whole(open_page):
     choose(page, "steps", "200")
     control(page, "play").click()
     finished(page, "step 2 of 200")
+    # until it is done there is no way back through it
+    assert control(page, "step").is_disabled() and heard(page) == "Drawing 3 pictures"
     control(page, "play").click()
+    assert control(page, "step").is_enabled()
     assert status(page) == "Stopped."
     at = control(page, "step").input_value()
     page.wait_for_timeout(500)
@@ -368,6 +422,32 @@ def test_stop_ends_a_drawing_and_the_next_one_is_whole(open_page):
     assert torch.equal(pictures(page), whole)
 
 
+def test_the_answer_to_a_drawing_that_was_stopped_is_not_the_next_ones(open_page):
+    def slow(page):
+        script = (live_model.export_onnx.OUT / "worker.js").read_text("utf-8")
+        late = "const now = self.onmessage; self.onmessage = event => setTimeout(now, event.data.ask ? 400 : 0, event);"
+        page.context.route(
+            "**/worker.js", lambda route: route.fulfill(body=script + late, content_type="text/javascript")
+        )
+
+    drawings = []
+    for stopped in (False, True):
+        page = open_page(before=slow)
+        for name, value in (("sampler", "ddim"), ("steps", "5"), ("digit", "8")):
+            choose(page, name, value)
+        slide(page, "count", 1)
+        slide(page, "scale", 1)
+        if stopped:
+            control(page, "play").click()
+            finished(page, "step 1 of 5")
+            control(page, "play").click()
+        choose(page, "digit", "3")
+        control(page, "play").click()
+        finished(page)
+        drawings.append(pictures(page))
+    assert torch.equal(*drawings)
+
+
 def test_stop_ends_the_loading(open_page):
     held = []
     page = open_page(before=lambda page: page.route("**/*.weights", lambda route: held.append(route)))
@@ -375,10 +455,17 @@ def test_stop_ends_the_loading(open_page):
     finished(page, "Fetching")
     while not held:
         page.wait_for_timeout(50)
+    # all but the weights is here, and the engine's script, which is imported, is not counted
+    known = json.loads(page.locator(".live-model").get_attribute("data-about"))
+    script = (live_model.CACHE / live_model.ENGINE).stat().st_size
+    weights = len(live_model.export_onnx.contents(live_model.shipped()[live_model.MODEL])[1])
+    here, whole = known["bytes"] - weights - script, known["bytes"]
+    finished(page, f"Fetching the model: {here / 1e6:.1f} of {whole / 1e6:.1f} MB")
+    assert len(page.workers) == 1
     control(page, "play").click()
     assert status(page) == "Stopped." and control(page, "play").text_content() == "▶ Draw"
     page.wait_for_timeout(300)
-    assert page.locator("[data-film]").count() == 0
+    assert page.locator("[data-film]").count() == 0 and page.workers == []
     page.unroute("**/*.weights")
     draw_one(page)
 
@@ -387,38 +474,68 @@ def test_stop_ends_the_loading(open_page):
 
 
 @pytest.fixture(scope="module")
-def last_frame(model):
-    """The end of the film, as the tool that made it computed it."""
+def film(model):
+    """The film, as the tool that made it computed it; (10, 21, 28, 28) grey values."""
     import export_onnx
 
     from ddpm_lib import cli
 
     settings, _ = cli.sampling_settings(model, {})
-    return export_onnx.film(model, settings)[:, -1]
+    return export_onnx.film(model, settings)[:, :, 0].add(1).mul(127.5).clamp(0, 255)
 
 
-def plays_its_film(page, why: str, last_frame) -> None:
+def frame_on_show(page, film) -> int:
+    """The frame that is nearest to what is shown: the sheet is lossy."""
+    away = (pictures(page).float()[:, None] - film).abs().mean((0, 2, 3))
+    assert away.min() < 12
+    return int(away.argmin())
+
+
+def plays_its_film(page, why: str, film) -> None:
     control(page, "play").click()
     finished(page, "A stored film · step")
     said = finished(page, "This was a stored film")
     assert why in said and "cannot run here" in said
     assert said == page.locator(".lm-heard").text_content()
-    # the sheet is lossy
-    shown = pictures(page).float()
-    grey = last_frame[:, 0].add(1).mul(127.5).clamp(0, 255)
-    assert shown.shape == grey.shape and (shown - grey).abs().mean() < 12
+    assert page.locator(".lm-tile").count() == len(film) and frame_on_show(page, film) == 20
     assert page.locator(".lm-settings input:enabled").count() == 0
     control(page, "step").press("Home")
-    assert status(page) == "step 0 of 20"
+    assert status(page) == "step 0 of 20" and frame_on_show(page, film) == 0
     # and again
     control(page, "play").click()
     finished(page, "This was a stored film")
 
 
-def test_without_webassembly_the_film_plays(open_page, last_frame):
+def test_without_webassembly_the_film_plays(open_page, film):
     page = open_page(before=lambda page: page.add_init_script("delete window.WebAssembly"))
-    plays_its_film(page, "WebAssembly is switched off", last_frame)
+    plays_its_film(page, "WebAssembly is switched off", film)
     assert files(page) == BEFORE_PLAY | {"mnist28.webp"}
+
+
+def test_a_browser_that_cannot_unpack_plays_the_film_of_all_digits(open_page, film):
+    page = open_page(before=lambda page: page.add_init_script("delete window.DecompressionStream"))
+    choose(page, "digit", "5")
+    slide(page, "count", 3)
+    plays_its_film(page, "this browser is too old to unpack it", film)
+    assert page.locator(".lm-tile span").all_text_contents() == [str(digit) for digit in range(10)]
+
+
+def test_a_page_opened_as_a_file_plays_the_film(browser, copied):
+    page = browser.new_page()
+    page.goto((copied / "whole.html").as_uri())
+    control(page, "play").click()
+    assert "from a web server only, not from a file" in finished(page, "This was a stored film")
+    page.close()
+
+
+def test_an_engine_that_the_server_unpacked_runs(open_page, copied):
+    zipped = (copied / live_model.FOLDER / f"{live_model.WASM}.gz").read_bytes()
+    page = open_page(
+        before=lambda page: page.context.route(
+            "**/*.wasm.gz", lambda route: route.fulfill(body=gzip.decompress(zipped))
+        )
+    )
+    draw_one(page)
 
 
 @pytest.mark.parametrize(
@@ -435,13 +552,13 @@ def test_without_webassembly_the_film_plays(open_page, last_frame):
     ],
 )
 def test_what_does_not_come_or_comes_broken_is_named_and_the_film_plays(
-    open_page, last_frame, pattern, answer, why
+    open_page, film, pattern, answer, why
 ):
     page = open_page(before=lambda page: page.context.route(pattern, lambda route: route.fulfill(**answer)))
-    plays_its_film(page, why, last_frame)
+    plays_its_film(page, why, film)
 
 
-def test_without_memory_the_film_plays(open_page, last_frame):
+def test_without_memory_the_film_plays(open_page, film):
     def starve(page):
         script = (live_model.export_onnx.OUT / "worker.js").read_text("utf-8")
         full = "WebAssembly.Memory = class { constructor() { throw new RangeError('could not allocate memory'); } };"
@@ -450,7 +567,7 @@ def test_without_memory_the_film_plays(open_page, last_frame):
             lambda route: route.fulfill(body=full + script, content_type="text/javascript"),
         )
 
-    plays_its_film(open_page(before=starve), "ONNX Runtime could not start it", last_frame)
+    plays_its_film(open_page(before=starve), "ONNX Runtime could not start it", film)
 
 
 def test_with_the_network_cut_it_says_so(open_page):
@@ -458,6 +575,7 @@ def test_with_the_network_cut_it_says_so(open_page):
     page.context.set_offline(True)
     control(page, "play").click()
     assert "Its film did not come either" in finished(page, "cannot run here")
+    assert heard(page) == status(page)
     assert control(page, "play").text_content() == "▶ Draw"
     page.context.set_offline(False)
     draw_one(page)
