@@ -82,7 +82,7 @@ def markdown(name: str, rows: list[dict], features: str) -> str:
         f"# Quality against cost: {name}\n",
         f"Made by `python benchmarks/quality.py {name}`. Fréchet distance, recall and coverage by the features of the "
         f"classifier `{features}`; held-out real images get {real['real_frechet']:.3f} and {real['real_recall']:.3f}. "
-        "Evaluations: network calls a picture, twice as costly with guidance (scale not 1). Seed 0.\n",
+        "Evaluations: network calls a picture, twice as costly with guidance (scale not 1). Seconds depend on what else the machine does. Seed 0.\n",
         "| evaluations | sampler | scale | samples | arithmetic | as asked | Fréchet distance | recall | coverage | seconds |",
         "| ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -120,6 +120,9 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     axes.set(
         xlabel="network evaluations a picture", ylabel="Fréchet distance (classifier features)", title=name
     )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
     axes.legend(frameon=False)
     checkpoint.write_whole(path, lambda part: figure.savefig(part, format="png"))
     plt.close(figure)
