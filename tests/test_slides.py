@@ -22,7 +22,7 @@ PAGE = f"""<html><head><link rel="stylesheet" href="../_static/pygments.css"/></
 <div class="dropdown admonition"><p class="admonition-title">The algebra</p><p>folded algebra</p></div>
 <section id="deeper"><h3>Predict first</h3><p>Take eight layers with windows of three, one after another. How far do they see?</p>
 <div class="dropdown admonition"><p class="admonition-title">Our answer</p><p>The answer.</p></div><p>What follows.</p></section></section>
-<section id="two"><h2>Section two</h2><pre>{"a line of code<br/>" * 90}</pre><pre>{"wide " * 200}</pre>
+<section id="two"><h2>Section two</h2><div class="highlight"><pre>{f"a line of code{chr(10)}" * 90}</pre></div><pre>{"wide " * 200}</pre>
 {"<p>" + "word " * 60 + "</p>"} {"<p>Another paragraph.</p>" * 30}</section>
 <section id="exercises"><h2>Exercises</h2><div class="exercise admonition"><p class="admonition-title">Exercise 1</p>
 <section id="task"><p>Do this. And that.</p></section></div>{CELL.format("", "def mine(): ...", "")}<div class="solution dropdown admonition">a solution</div></section>

@@ -124,7 +124,7 @@ function pack(column) {
     now.empty = false;
     // an answer ends what its heading, "Predict first", is about
     full = "alone" in block.dataset;
-    now.kept = full || "begins" in block.dataset;
+    now.kept ||= full || "begins" in block.dataset;
     if (full) heading = first;
   });
   sheets.forEach((last, i) => {
