@@ -14,7 +14,7 @@ PAGE = f"""<html><head><link rel="stylesheet" href="../_static/pygments.css"/></
 <section id="title"><h1>A chapter<a class="headerlink" href="#title">#</a></h1><p><strong>Which question?</strong></p>
 {CELL.format("", "import ddpm_lib", "")}<p>The opening, in <em>Fig. 3</em> of old. Its rest.</p><img src="../_images/a.png"/>
 <section id="one"><h2>Section one</h2><p>First sentence. Second sentence. The formula is:</p><p>First words, and enough of them to stand alone. More words.</p>
-<p>They agree. The sentence after a short one is shown. A third is not.</p><p>For normal laws this is easy. The cost is</p><p>and no more.</p>
+<p>They agree. The sentence after a short one is shown. A third is not.</p><p>For two normal laws the cheapest plan is known. The cost is</p><p>and no more.</p>
 <figure class="ddpm-figure" data-script="../_figures/a.js"><button>play</button></figure>
 <ul><li><p>A point. Its reason.</p></li><li><p>Another.</p></li></ul>
 <div class="cell tag_hide-input"><details class="hide"><summary>Show</summary><pre>folded code</pre></details>
@@ -44,7 +44,7 @@ def test_a_slide_shows_first_sentences_and_keeps_the_rest_as_notes():
         "First sentence. Second sentence. The formula is:",
         "First words, and enough of them to stand alone.",
         "They agree. The sentence after a short one is shown.",
-        "For normal laws this is easy. The cost is",  # leads to what follows
+        "For two normal laws the cheapest plan is known. The cost is",  # leads to what follows
         "How far do they see?",  # a question is shown whole
         "play",
         "A point. Its reason.",
