@@ -16,6 +16,7 @@ from ddpm_lib import schedule, toy
 from ddpm_lib.chain import Chain, rescale_zero_terminal
 from ddpm_lib.denoiser import target, to_x0
 from ddpm_lib.figures import (
+    QUANTITIES,
     Line,
     converter,
     derivation,
@@ -246,6 +247,8 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_page, figures, kind
     for _ in range(len(named) + 3):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.dataset.input ?? ''"))
+        frame = "(node => node.dataset.input ? getComputedStyle(node).outline : '3px solid')(document.activeElement)"
+        assert "3px" in (seen := page.evaluate(frame)) and "solid" in seen
     wanted = page.evaluate(
         """[...document.querySelectorAll("[data-input]")].filter(node => node.checkVisibility() && !node.disabled)
         .map(node => node.dataset.input)"""
@@ -345,6 +348,47 @@ def test_the_scrubber_draws_a_point_where_it_is(open_page, ratio):
     assert canvas.evaluate(INK)[0] > 3 * dot
 
 
+def test_the_paths_of_the_scrubber_end_where_their_points_are(open_page):
+    path = torch.tensor([[[-1.0, 1.5]], [[0.5, -0.25]], [[2.0, 0.0]]])
+    page = open_page(scrubber({"only": path}, [2, 1, 0], limit=2.5).html)
+    control(page, "paths").check()
+    _, left, top, _ = page.locator("canvas").evaluate(INK)
+    assert (left, top) == pytest.approx(((-1 + 2.5) / 5, (2.5 - 1.5) / 5), abs=0.004)
+
+
+GREEN = """canvas => { const { width, height } = canvas, { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  let most = 0;
+  for (let i = 0; i < width * height; i++) if (data[4 * i + 3] === 255) most = Math.max(most, data[4 * i + 1]);
+  return most; }"""
+
+
+def test_colours_of_points_are_lighter_on_a_dark_page_whoever_made_it_dark(open_page):
+    figure = scrubber({"only": torch.zeros(2, 1, 2)}, [1, 0], colours=torch.tensor([[1.0, 0.0, 0.0]]))
+    page = open_page(figure.html)
+    page.add_style_tag(
+        content="@media (prefers-color-scheme: dark) { body { background: #111 !important; color: #ddd !important } }"
+    )
+    green = lambda: page.locator("canvas").evaluate(GREEN)  # noqa: E731
+    assert green() == 0
+    for theme, expected in (("dark", 97), ("light", 0)):
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        page.clock.run_for(200)
+        assert green() == expected
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.querySelector('.ddpm-dark')")
+    assert green() == 97
+
+
+def test_a_hand_on_the_slider_stops_the_film(open_page, figures):
+    page = open_page(figures("scrubber").html)
+    control(page, "play").click()
+    page.clock.run_for(900)
+    control(page, "t").press("ArrowRight")
+    at = shown(page, "t")
+    page.clock.run_for(3000)
+    assert shown(page, "t") == at and "play" in control(page, "play").text_content()
+
+
 def test_the_scrubber_plays_to_the_end_and_again(open_page, figures):
     page = open_page(figures("scrubber").html)
     play = control(page, "play")
@@ -407,6 +451,30 @@ def agrees(page) -> None:
         low, high = (0, 1) if plot == 0 else (-12, 12)
         expected = 8 + (high - height.numpy()) / (high - low) * (190 - 8 - 24)
         assert len(drawn) == len(bar) and np.abs(drawn - expected).max() < 0.006
+        # the dots are where the pictures below are taken from
+        dots = page.locator(".df-plot svg").nth(plot).locator("circle")
+        places = dots.evaluate_all(
+            "all => all.map(dot => [+dot.getAttribute('cx'), +dot.getAttribute('cy')])"
+        )
+        stops = [round(i * (len(bar) - 1) / 7 + 1e-9) for i in range(8)]
+        for (x, y), t in zip(places, stops, strict=True):
+            assert (x, y) == pytest.approx((40 + t / (len(bar) - 1) * (320 - 48), expected[t]), abs=0.006)
+    assert page.locator('[data-name="verdict"].df-warn').count() == (last**0.5 > 0.01)
+
+
+def test_the_designer_keeps_ddpms_schedule_and_its_axes_beside_the_chosen_one(open_page, figures):
+    page = open_page(figures("schedule_designer").html)
+    choose(page, "family", "cosine")
+    bar = chains.linear(1000, 1e-4, 0.02).alpha_bar
+    for plot, (height, low, high) in enumerate(((bar, 0, 1), (torch.logit(bar).clamp(-12, 12), -12, 12))):
+        svg = page.locator(".df-plot svg").nth(plot)
+        above = lambda y, low=low, high=high: 8 + (high - y) / (high - low) * (190 - 8 - 24)  # noqa: E731
+        drawn = re.findall(r"[ML][\d.]+ ([\d.]+)", svg.locator("path").first.get_attribute("d"))
+        assert np.abs(np.array(drawn, float) - above(height.numpy())).max() < 0.006
+        ticks = svg.locator('text[text-anchor="end"]').evaluate_all(
+            "all => all.map(one => [+one.textContent.replace('−', '-'), +one.getAttribute('y') - 4])"
+        )
+        assert len(ticks) > 2 and all(y == pytest.approx(above(value)) for value, y in ticks)
 
 
 def test_the_designer_starts_from_ddpm(open_page, figures):
@@ -505,6 +573,25 @@ def perfect(page) -> None:
     drawn = torch.tensor(drawn, dtype=torch.float64)
     torch.testing.assert_close(drawn[:, 0], weights, rtol=1e-6, atol=1e-12)
     assert drawn[weights.argmax(), 1] == drawn[:, 1].max() and drawn[weights.argmax(), 2] == 1
+    # and all stands where it is
+    limit, (a, s) = max(2.5, 1.25 * DATA.abs().max().item()), CHAIN.signal_noise(time)
+    place = lambda xy: torch.stack([200 * (1 + xy[:, 0] / limit), 200 * (1 - xy[:, 1] / limit)], 1)  # noqa: E731
+    stands = lambda css, *names: torch.tensor(  # noqa: E731
+        page.locator(f".df-plane {css}").evaluate_all(
+            "(all, names) => all.map(one => names.map(name => +one.getAttribute(name)))", names
+        ),
+        dtype=torch.float64,
+    )
+    off = {"rtol": 0, "atol": 0.02}
+    torch.testing.assert_close(stands("circle[data-weight]", "cx", "cy"), place(DATA.double()), **off)
+    torch.testing.assert_close(stands('circle[r="1"]', "cx", "cy"), place(float(a) * DATA.double()), **off)
+    torch.testing.assert_close(stands('circle[r="8"]', "cx", "cy"), place(probe), **off)
+    circle = torch.cat([place(probe), torch.tensor([[200 * float(s) / limit]], dtype=torch.float64)], 1)
+    torch.testing.assert_close(stands("circle[stroke-dasharray]", "cx", "cy", "r"), circle, **off)
+    ends = torch.cat([place(probe), place(mean[None])], 1)
+    torch.testing.assert_close(stands("line", "x1", "y1", "x2", "y2"), ends, **off)
+    moved = re.findall(r"[-\d.]+", page.locator(".df-plane path").get_attribute("transform"))
+    assert [float(value) for value in moved] == pytest.approx(place(mean[None])[0].tolist(), abs=0.02)
 
 
 def test_the_weights_are_right_at_every_time(open_page, figures):
@@ -578,6 +665,10 @@ def test_a_derivation_is_walked_by_buttons(open_page, figures):
     assert visible() == [True, False, False]
     whole.click()
     assert visible() == [True, True, True] and forth.get_attribute("aria-disabled") == "true"
+    assert whole.text_content() == "start again"
+    # what is wider than the page is set smaller, to a point
+    sizes = [line.locator(".df-math").evaluate("node => node.style.fontSize") for line in lines.all()]
+    assert sizes == ["", "", "0.8em"]
     whole.click()
     assert visible() == [True, False, False]
 
@@ -585,9 +676,18 @@ def test_a_derivation_is_walked_by_buttons(open_page, figures):
 def test_a_derivation_is_walked_by_keyboard_and_heard(open_page, figures):
     page = open_page(figures("derivation").html)
     page.keyboard.press("Tab")
-    for key, line in (("ArrowRight", 2), ("ArrowDown", 3), ("ArrowDown", 3), ("ArrowLeft", 2)):
+    for key, line in (
+        ("ArrowDown", 2),
+        ("ArrowUp", 1),
+        ("ArrowUp", 1),
+        ("ArrowRight", 2),
+        ("ArrowDown", 3),
+        ("ArrowDown", 3),
+        ("ArrowLeft", 2),
+    ):
         page.keyboard.press(key)
         assert shown(page, "line") == line
+        assert page.locator(".df-now").get_attribute("data-line") == f"{line - 1}"
     page.clock.run_for(600)
     said = page.locator(".df-heard").text_content()
     assert said.startswith("line 2 of 3: Both sides times") and "DISAGREE" in said
@@ -665,6 +765,24 @@ def test_the_converter_agrees_with_the_library(open_page, one, chosen):
         for name in expected:
             error = abs(off[name] - expected[name])
             assert shown(page, f"error {name}") == pytest.approx(error, rel=1e-6, abs=1e-9)
+            # marker and band lie on a line from -reach to reach
+            row = page.locator(f'[data-quantity="{name}"]')
+            reach = {"score": 3 / float(one.signal_noise(t)[1]), "flow": 5}.get(name, 3)
+            at = lambda y, reach=reach: 50 + 50 * max(-1, min(1, y / reach))  # noqa: E731
+            left, right = at(expected[name] - error), at(expected[name] + error)
+            lies = row.evaluate(
+                """row => [row.querySelector(".df-marker").style.left, row.querySelector(".df-band").style.left,
+                row.querySelector(".df-band").style.width].map(parseFloat)"""
+            )
+            assert lies == pytest.approx([at(expected[name]), left, right - left], abs=0.01)
+            off_line = row.locator(".df-off").count() == 1
+            assert off_line == (abs(expected[name]) > reach)
+            low, high = row.locator(".df-end").all_text_contents()
+            assert -float(low.replace("−", "-")) == float(high) == pytest.approx(reach, rel=0.06)
+        assert page.locator(".df-chosen").evaluate_all("all => all.map(row => row.dataset.quantity)") == [
+            chosen
+        ]
+        assert control(page, "value").get_attribute("aria-label") == QUANTITIES[chosen][0]
 
 
 def test_the_converter_says_what_is_undefined_without_signal(open_page, figures):
@@ -691,7 +809,8 @@ def test_the_converter_warns_of_impossible_pixels(open_page, figures):
     note = page.locator('[data-name="note"]')
     pull(page, "value", 0.55)
     assert note.text_content() == ""
-    pull(page, "value", 0.95)
+    pull(page, "value", 0.72)
+    assert 1 < shown(page, "x0") < 1.6
     assert "outside [−1, 1]" in note.text_content()
 
 
@@ -761,6 +880,34 @@ def test_a_part_of_the_network_is_chosen_by_a_click(open_page, figures, width):
     assert page.locator('.df-part rect[stroke-width="3.5"]').count() == 1
 
 
+def test_the_network_is_drawn_as_the_model_is(open_page, figures):
+    page, parts = open_page(figures("network").html), anatomy(UNet(BODY))
+    plane = control(page, "part")
+    drawn = page.locator(".df-part").evaluate_all(
+        """all => all.map(node => [node.querySelector("text").textContent, node.querySelectorAll("rect")[1].getAttribute("fill"),
+        ...["x", "y", "width", "height"].map(name => +node.querySelector("rect").getAttribute(name))])"""
+    )
+    middles = []
+    for part, (text, fill, x, y, width, height) in zip(parts, drawn, strict=True):
+        if part.kind == "attention":
+            assert text in ("a", "att") and fill == "var(--noise)"
+            continue
+        assert fill == ("var(--prediction)" if part.kind in ("up", "down") else "var(--data)")
+        if part.kind != "told":
+            assert text == str(part.made[0])
+            middles.append(f"{x + width / 2:.2f} {y + height / 2:.2f}")
+    way = re.findall(
+        r"([\d.]+) ([\d.]+)", page.locator('.df-network path[opacity="0.45"]').get_attribute("d")
+    )
+    assert [f"{float(x):.2f} {float(y):.2f}" for x, y in way] == middles
+    # the skips of a part that is chosen are thick, at both of their ends
+    plane.press("Home")
+    for part in parts:
+        ends = sum(part.name in (other.name, other.skip) for other in parts if other.skip)
+        assert page.locator('.df-network path[stroke-width="3.5"]').count() == ends
+        plane.press("ArrowRight")
+
+
 def test_the_shade_of_the_network_follows_what_is_chosen(open_page, figures):
     page, parts = open_page(figures("network").html), anatomy(UNet(BODY))
     for name in ("macs", "parameters"):
@@ -812,16 +959,48 @@ def test_sample_sizes_agree_with_the_measurements(open_page, figures):
 def test_two_numbers_of_pictures_turn_the_order_round(open_page, figures):
     page = open_page(figures("sample_size").html)
     verdict = page.locator('[data-name="verdict"]')
+    warned = page.locator('[data-name="verdict"].df-warn')
     assert shown(page, "wrong") == 0 and verdict.text_content() == "A is better than B, and you can see it."
+    assert warned.count() == 0
     control(page, "n of A").press("Home")
     control(page, "n of B").press("End")
-    assert shown(page, "wrong") == 100
+    assert shown(page, "wrong") == 100 and warned.count() == 1
     assert verdict.text_content() == "B looks better than A, and the two have different n."
     page.clock.run_for(600)
     assert page.locator(".df-heard").text_content() == verdict.text_content()
     choose(page, "other", "no nines")
     control(page, "n of B").press("Home")
     assert verdict.text_content() == "You cannot tell them apart."
+
+
+@pytest.mark.parametrize("look", MEASURED)
+def test_curves_bands_and_axes_are_those_of_the_measurements(open_page, figures, look):
+    page = open_page(figures("sample_size").html)
+    choose(page, "look", look)
+    control(page, "n of B").press("End")
+    every = torch.stack(list(MEASURED[look].values())).log10()
+    low, high = math.floor(every.min()), math.ceil(every.max())
+    above = lambda y: 8 + (high - max(low, math.log10(max(y, 1e-12)))) / (high - low) * (250 - 8 - 38)  # noqa: E731
+    right = [56 + math.log(n / 150) / math.log(16) * (420 - 48 - 30) for n in COUNTS]
+    svg = page.locator(".ddpm-stage svg")
+    corners = lambda path: [float(value) for value in re.findall(r"[\d.]+", path.get_attribute("d"))]  # noqa: E731
+    bands, curves = svg.locator('path[opacity="0.22"]').all(), svg.locator('path[fill="none"]').all()
+    for name, band, curve in zip(("real", "blurred"), bands, curves, strict=True):
+        mean, twice = MEASURED[look][name].mean(1), 2 * MEASURED[look][name].std(1)
+        upper, lower = (mean + twice).tolist(), (mean - twice).tolist()
+        middle = [value for x, y in zip(right, mean.tolist(), strict=True) for value in (x, above(y))]
+        assert corners(curve) == pytest.approx(middle, abs=0.02)
+        around = [*zip(right, upper, strict=True), *zip(right[::-1], lower[::-1], strict=True)]
+        assert corners(band) == pytest.approx([value for x, y in around for value in (x, above(y))], abs=0.05)
+    bar = svg.locator('line[stroke-width="3"]').last
+    ends = [float(bar.get_attribute(name)) for name in ("x1", "y1", "y2")]
+    assert ends == pytest.approx([right[-1], above(upper[-1]), above(lower[-1])], abs=0.05)
+    square = [float(svg.locator("rect").get_attribute(name)) for name in ("x", "y", "width", "height")]
+    assert [square[0] + square[2] / 2, square[1] + square[3] / 2] == pytest.approx(middle[-2:], abs=0.02)
+    ticks = svg.locator('text[text-anchor="end"]').evaluate_all(
+        "all => all.map(one => [+one.textContent, +one.getAttribute('y') - 4])"
+    )
+    assert len(ticks) == high - low + 1 and all(y == pytest.approx(above(value)) for value, y in ticks)
 
 
 def test_the_markers_stand_on_the_curves(open_page, figures):
@@ -918,6 +1097,10 @@ def on_show(page, step: int, weights: int) -> None:
     shade = page.locator(".df-picture").evaluate(SHADE)
     assert shade == pytest.approx(255 * (2 * step + weights) / 7, abs=9)
     assert shown(page, "step") == SHEET_STEPS[step]
+    lit = page.locator(".df-plot path").evaluate_all(
+        "all => all.map(one => +one.getAttribute('stroke-width'))"
+    )
+    assert lit == [2.5 if column == weights else 1.2 for column in range(2)]
     loss, marker = SHEET_NUMBERS["loss"][step, weights].item(), page.locator("[data-marker]")
     if math.isnan(loss):
         assert page.locator('output[data-name="loss"]').text_content() == "not measured"
@@ -950,6 +1133,29 @@ def test_a_click_on_the_curve_of_the_gallery_goes_there(open_page, figures):
         box = plot.bounding_box()
         page.mouse.click(box["x"] + share * box["width"] + 1, box["y"] + box["height"] / 2)
         on_show(page, step, 0)
+
+
+def test_the_curves_of_the_gallery_are_its_numbers_and_a_pointer_is_dragged_along_them(open_page, figures):
+    page = open_page(figures("gallery").html)
+    for column, values in enumerate(SHEET_NUMBERS["loss"].T.tolist()):
+        path = page.locator(".df-plot path").nth(column).get_attribute("d")
+        drawn = [[float(x), float(y)] for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)]
+        expected = [
+            [8 + step / 100 * (260 - 16), 84 - 8 - (value - 0.05) / 1.95 * (84 - 16)]
+            for step, value in zip(SHEET_STEPS, values, strict=True)
+            if not math.isnan(value)
+        ]
+        assert np.abs(np.array(drawn) - np.array(expected)).max() < 0.01
+    assert page.locator(".df-plot .df-small").text_content() == "from 0.0500 to 2.00"
+    box = page.locator(".df-plot svg").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 1, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.97 * box["width"], middle)
+    on_show(page, 3, 0)
+    page.mouse.up()
+    page.mouse.move(box["x"] + 1, middle)
+    on_show(page, 3, 0)
 
 
 def test_the_gallery_plays_to_its_end(open_page, figures):

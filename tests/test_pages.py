@@ -153,6 +153,7 @@ def test_a_figure_of_another_make_is_named(tmp_path):
 HEAD = """<link rel="preload" as="script" href="a/bootstrap.js?digest=1" />
   <script defer src="a/fontawesome.js?digest=1"></script>
   <script src="a/searchtools.js"></script>
+  <script>document.documentElement.dataset.mode = localStorage.getItem("mode") || "";</script>
   <script>document.documentElement.dataset.theme = localStorage.getItem("theme") || "";</script>
 """
 
@@ -160,7 +161,7 @@ HEAD = """<link rel="preload" as="script" href="a/bootstrap.js?digest=1" />
 def test_the_head_of_a_page_is_lean():
     made = pages.lean(HEAD, pages.UNUSED + pages.SEARCHING)
     assert "fontawesome" not in made and "searchtools" not in made and "bootstrap.js" in made
-    assert 'matchMedia("(prefers-color-scheme: dark)")' in made
+    assert 'matchMedia("(prefers-color-scheme: dark)")' in made and 'getItem("mode") || "auto"' in made
     assert "searchtools" in pages.lean(HEAD, pages.UNUSED)
 
 
@@ -285,7 +286,10 @@ def test_pictures_know_their_size_and_wait_until_they_are_seen(small):
         assert f'width="{stored.width}" height="{stored.height}" loading="lazy"' in still
     # what says itself when it wants to be fetched, or is not the book's, stays as it is
     assert '<img alt="" src="x.png" loading="eager">' in page
-    sources, named = {"a.png": "a.png", "a b.png": "../wide.png"}, '<img src="../_images/a%20b.png" alt="">'
+    sources, named = (
+        {"a.png": "../wide.png", "a b.png": "../wide.png"},
+        '<img src="../_images/a%20b.png" alt="">',
+    )
     resized = pages.PICTURE.sub(lambda match: pages.sized(match, sources, small[0]), named)
     assert 'width="30" height="20"' in resized
     for html in ('<img src="_images/b.png" alt="">', '<img loading="eager" src="_images/a.png" alt="">'):
