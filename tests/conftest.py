@@ -8,7 +8,6 @@ from pathlib import Path
 # before torch is imported: workers side by side with several threads each are many times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import headless
 import nbformat
 import pytest
 import torch
@@ -51,6 +50,8 @@ def close(actual, expected, tolerance: float = 1e-10) -> None:
 @pytest.fixture(scope="module")
 def browser():
     """A Chromium without a window; where there is none, its tests are skipped."""
+    import headless  # some tests import this file where tools/ is not on the path
+
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make install")
     if headless.program() is None:
         pytest.skip("no Chromium here: apt install chromium")
