@@ -356,10 +356,14 @@ def test_the_paths_of_the_scrubber_end_where_their_points_are(open_page):
     assert (left, top) == pytest.approx(((-1 + 2.5) / 5, (2.5 - 1.5) / 5), abs=0.004)
 
 
-GREEN = """canvas => { const { width, height } = canvas, { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+GREEN = """canvas => {
+  const { width, height } = canvas, copy = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d");
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
   let most = 0;
   for (let i = 0; i < width * height; i++) if (data[4 * i + 3] === 255) most = Math.max(most, data[4 * i + 1]);
-  return most; }"""
+  return most;
+}"""
 
 
 def test_colours_of_points_are_lighter_on_a_dark_page_whoever_made_it_dark(open_page):
