@@ -635,6 +635,17 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_page, form):
 HTML = ROOT / "_build" / "html"
 
 
+@pytest.mark.parametrize("form", live_model.FORMS)
+@pytest.mark.parametrize("width", [360, 480, 768, 1300])
+def test_its_room_is_kept_until_its_script_comes(open_page, form, width):
+    page = open_page(form, viewport={"width": width, "height": 800})
+    page.locator(".lm-bar").wait_for()
+    figure = page.locator(".live-model")
+    kept = figure.evaluate("figure => parseFloat(getComputedStyle(figure).minHeight)")
+    filled = figure.evaluate("figure => { figure.style.minHeight = 0; return figure.offsetHeight; }")
+    assert 0.85 * filled < kept < 1.1 * filled  # the theme adds some margins
+
+
 @pytest.mark.site
 @pytest.mark.skipif(not (HTML / "book" / "index.html").exists(), reason="the book is not built: make site")
 def test_the_models_of_the_book_draw(browser):
