@@ -37,7 +37,7 @@ exercises: $(READY) ## Show which exercises you have solved, and which is next
 
 slides: $(READY) ## Make slides of chapters, from the built book: CHAPTERS=book/NAME.ipynb
 	@test -d $(HTML)/book || $(MAKE) book
-	@$(BIN)/python tools/slides.py $(filter book/0% book/1% book/2%,$(CHAPTERS))
+	@$(BIN)/python tools/slides.py $(CHAPTERS)
 
 edit: $(READY) ## Open the book's own chapters in JupyterLab, to write them
 	$(BIN)/jupyter lab --notebook-dir=book
