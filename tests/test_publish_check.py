@@ -228,7 +228,7 @@ def test_what_keeps_readers_out_is_found_where_it_shows(site, body, head, rule, 
 
 # One page of each kind; make publish-check looks at all of them, and on a phone.
 BUILT = ROOT / "_build" / "html"
-KINDS = ["index", "ledger", "references", "05_five_names_for_one_network"]
+KINDS = ["index", "ledger", "references", "01_from_noise_to_a_picture", "05_five_names_for_one_network"]
 
 
 @needs_browser
