@@ -82,6 +82,12 @@ def test_fingerprint_follows_code_that_runs_and_not_prose_gpu_cells_or_the_addre
     assert chapters.fingerprint(nb) != before
 
 
+def test_a_cell_that_was_not_run_has_no_number_and_takes_none_from_the_next(nb):
+    nb.cells = [new_code_cell(source) for source in ("1", "train_long()", "", "2")]
+    nb.cells[1].metadata["tags"] = ["gpu", "nbval-skip", "not-yet-run"]
+    assert [cell.execution_count for cell in chapters.normalise(nb).cells] == [1, None, None, 2]
+
+
 def stored(nb, folder):
     path = folder / "01_chapter.ipynb"
     chapters.normalise(nb)
