@@ -78,11 +78,12 @@ def _problem(row) -> str:
 def make_row(name: str, model: Checkpoint, result: dict, device: torch.device) -> dict:
     """The row of an evaluation (in the form of --json) of the model called `name` on the command line."""
     settings = model.provenance.get("settings", {})
-    here = provenance(device)
+    here, shape = provenance(device), model.net.config
     return {
         "date": here["date"],
         "model": _bare(name),
         "file": file_mark(model_file(name)),
+        "size": [shape.image_size, shape.image_size, shape.channels],
         **{key: result[key] for key in (*ASKED, "bits")},
         "reference": _bare(result["reference"]),
         "metrics": [_rounded(each) for each in result["metrics"]],

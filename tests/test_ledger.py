@@ -193,6 +193,17 @@ def test_the_page_has_a_table_for_each_way_of_measuring(book):
     assert "500 samples" in sections[0].astext() and "Inception-v3" in sections[0].astext()
 
 
+def test_samples_of_another_size_have_a_table_and_real_images_of_their_own(book):
+    from docutils import nodes
+
+    wide = a_row(scale=1.0) | {"size": [64, 64, 3]}
+    wide["metrics"] = [each | {"real": 0.25} for each in wide["metrics"]]
+    (section,) = book.ledger_sections([a_row(), wide])
+    native, enlarged = map(cells, section.findall(nodes.table))
+    assert native[-1][1] == "0.995" and enlarged[-1][1] == "0.250"
+    assert "samples of 28 × 28 × 1" in section.astext() and "samples of 64 × 64 × 3" in section.astext()
+
+
 def test_the_page_shows_the_numbers_their_intervals_and_their_origin(book):
     (section,) = book.ledger_sections([a_row()])
     from docutils import nodes

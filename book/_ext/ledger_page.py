@@ -43,16 +43,18 @@ def ledger_sections(rows: list[dict]) -> list[nodes.section]:
     """A section for each data set, and in it a table for each way of measuring: only its rows may be compared."""
     alike: dict[tuple, list[dict]] = {}
     for row in rows:
-        way = row["reference"], row["features"], row["count"]
+        size = tuple(row.get("size", ()))
+        way = row["reference"], row["features"], row["count"], size
         alike.setdefault(way, []).append(row)
     sections: dict[str, nodes.section] = {}
-    for (reference, features, count), group in alike.items():
+    for (reference, features, count, size), group in alike.items():
         if reference not in sections:
             known = DATASETS.get(reference)
             title = f"{known.title}: {reference}" if known else reference
             sections[reference] = nodes.section(ids=[nodes.make_id(title)])
             sections[reference] += nodes.title("", title)
-        seen = f"{count:,} samples, seen through {features}:"
+        of_size = " of " + " × ".join(map(str, size)) if size else ""
+        seen = f"{count:,} samples{of_size}, seen through {features}:"
         made = nodes.admonition(classes=["dropdown"])
         made += nodes.title("", "How these models were made and measured")
         made += nodes.bullet_list("", *map(_origin, group))
