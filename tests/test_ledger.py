@@ -197,10 +197,11 @@ def test_samples_of_another_size_have_a_table_and_real_images_of_their_own(book)
     from docutils import nodes
 
     wide = a_row(scale=1.0) | {"size": [64, 64, 3]}
-    wide["metrics"] = [each | {"real": 0.25} for each in wide["metrics"]]
+    wide["metrics"] = [each | {"value": 297.7, "real": 0.25} for each in wide["metrics"]]
     (section,) = book.ledger_sections([a_row(), wide])
     native, enlarged = map(cells, section.findall(nodes.table))
     assert native[-1][1] == "0.995" and enlarged[-1][1] == "0.250"
+    assert enlarged[1][1].startswith("298\n")
     assert "samples of 28 × 28 × 1" in section.astext() and "samples of 64 × 64 × 3" in section.astext()
 
 

@@ -117,7 +117,9 @@ def _value(metric: dict) -> str:
 
 
 def _digits(value: float) -> str:
-    return f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:#.3g}"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.4f}"
+    return f"{value:#.3g}".removesuffix(".")
 
 
 def _origin(row: dict) -> nodes.list_item:
