@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,8 @@ def open_page(browser):
         page.on("request", lambda request: seen.append(request.url) if ":" in request.url[:12] else None)
         page.clock.install()
         page.set_content(PAGE.format(html))
+        later = datetime.now() + timedelta(hours=1)
+        page.clock.pause_at(later)  # real time would let the test see how slow the machine is
         return page
 
     yield opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -173,7 +174,7 @@ def test_code_is_copied_by_its_button(reader):
     block = page.locator("div.highlight").first
     block.hover()
     block.locator(".copybtn").click()
-    page.wait_for_timeout(200)
+    block.locator(".copybtn.success").wait_for()
     assert (
         page.evaluate("navigator.clipboard.readText()").strip() == block.locator("pre").text_content().strip()
     )
@@ -200,6 +201,8 @@ def test_the_film_plays_and_can_be_paused(reader):
     page.goto(at("index"))
     film, canvas = page.locator(".film"), page.locator(".film canvas")
     canvas.wait_for()
+    later = datetime.now() + timedelta(hours=1)
+    page.clock.pause_at(later)  # real time would let the test see how slow the machine is
     drawn = "canvas => canvas.toDataURL()"
     first = canvas.evaluate(drawn)
     page.clock.run_for(1500)
@@ -216,6 +219,8 @@ def test_the_film_rests_at_its_end_for_those_who_want_less_motion(reader):
     page.goto(at("index"))
     canvas = page.locator(".film canvas")
     canvas.wait_for()
+    later = datetime.now() + timedelta(hours=1)
+    page.clock.pause_at(later)
     still = canvas.evaluate("canvas => canvas.toDataURL()")
     page.clock.run_for(3000)
     assert canvas.evaluate("canvas => canvas.toDataURL()") == still
