@@ -1,7 +1,7 @@
 """How good are samples for what they cost? Every sampler, from 5 to 250 network evaluations a picture.
 
     python benchmarks/quality.py mnist28                 an hour or two on two cores; stops and goes on as you like
-    python benchmarks/quality.py mnist28 --scale 1.5     with guidance (which doubles the cost of each evaluation)
+    python benchmarks/quality.py cifar32 --scale 2.5 --most 20     with guidance (which doubles the cost of an evaluation)
     python benchmarks/quality.py mnist28 --only ddpm:1000    one row, the chain step by step
 
 Each row is stored as soon as it is measured, in benchmarks/results/quality_MODEL.json, and the table and the
@@ -78,9 +78,11 @@ def key(row: dict) -> tuple:
 def markdown(name: str, rows: list[dict], features: str) -> str:
     """The table, best sampler for the cost first within each number of evaluations."""
     real = rows[0]
+    settings = sorted({(row["scale"], row["arithmetic"]) for row in rows})
+    commands = ", ".join(f"`{_command(name, *each)}`" for each in settings)
     lines = [
         f"# Quality against cost: {name}\n",
-        f"Made by `python benchmarks/quality.py {name}`. Fréchet distance, recall and coverage by the features of the "
+        f"Made by {commands}. Fréchet distance, recall and coverage by the features of the "
         f"classifier `{features}`; held-out real images get {real['real_frechet']:.3f} and {real['real_recall']:.3f}. "
         "Evaluations: network calls a picture, twice as costly with guidance (scale not 1). Seconds depend on what else the machine does. Seed 0.\n",
         "| evaluations | sampler | scale | samples | arithmetic | as asked | Fréchet distance | recall | coverage | seconds |",
@@ -97,6 +99,15 @@ def markdown(name: str, rows: list[dict], features: str) -> str:
     return "\n".join([*lines, "", f"Measured on {'; '.join(devices)}."]) + "\n"
 
 
+def _command(name: str, scale: float, precision: str) -> str:
+    """What measures rows of this scale in this arithmetic."""
+    options = [
+        "" if scale == 1 else f" --scale {scale:g}",
+        "" if precision == "fp32" else f" --precision {precision}",
+    ]
+    return f"python benchmarks/quality.py {name}{''.join(options)}"
+
+
 def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     """Fréchet distance against network evaluations, a line a sampler."""
     import matplotlib
@@ -105,16 +116,16 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.5, 4), dpi=96, layout="constrained")
-    settings = sorted({(row["scale"], row["arithmetic"]) for row in rows})
-    for scale, precision in settings:
+    scales = sorted({row["scale"] for row in rows})
+    for scale in scales:
         for sampler in STEPS:
             line = sorted(
                 (row["evaluations"], row["frechet"])
                 for row in rows
-                if (row["sampler"], row["scale"], row["arithmetic"]) == (sampler, scale, precision)
+                if (row["sampler"], row["scale"]) == (sampler, scale)
             )
             if line:
-                title = sampler if len(settings) == 1 else f"{sampler}, scale {scale:g}, {precision}"
+                title = sampler if len(scales) == 1 else f"{sampler}, scale {scale:g}"
                 axes.loglog(*zip(*line, strict=True), STYLES[sampler], label=title)
     axes.axhline(rows[0]["real_frechet"], color="0.5", linestyle="--", label="held-out real images")
     axes.set(

@@ -33,10 +33,30 @@ def test_rows_are_kept_and_not_measured_twice(tmp_path, monkeypatch, capsys):
     assert [row["sampler"] for row in rows] == ["dpm++2m", "heun", "ddpm"], "more than --most was measured"
     table = (tmp_path / "quality_mnist28.md").read_text()
     assert len([line for line in table.splitlines() if line.startswith("| 1 |")]) == 3
+    assert "Made by `python benchmarks/quality.py mnist28`." in table
     assert (tmp_path / "quality_mnist28.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr(quality, "measure", lambda *_: pytest.fail("measured again"))
     quality.main()
     assert json.loads((tmp_path / "quality_mnist28.json").read_text()) == rows
+
+
+def test_the_table_names_a_command_for_each_setting_and_the_figure_has_a_line_for_each_scale(tmp_path):
+    rows = json.loads((quality.RESULTS / "quality_mnist28.json").read_text())
+    rows += [rows[0] | {"scale": 2.5, "arithmetic": "fp32"}]
+    said = quality.markdown("mnist28", rows, "mnist")
+    for options in ("--precision bf16", "--scale 2.5"):
+        assert f"`python benchmarks/quality.py mnist28 {options}`" in said
+    quality.draw_figure("mnist28", rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_stored_tables_are_made_of_stored_rows():
+    for path in quality.RESULTS.glob("quality_*.json"):
+        name, rows = path.stem.removeprefix("quality_"), json.loads(path.read_text())
+        judged_by = (
+            checkpoint.pretrained(name).provenance["metrics"][0]["features"].removeprefix("classifier ")
+        )
+        assert path.with_suffix(".md").read_text() == quality.markdown(name, rows, judged_by)
 
 
 def test_one_row_is_measured_when_it_is_named_whatever_its_cost(tmp_path, monkeypatch, capsys):
