@@ -34,6 +34,7 @@ from .training import (
     TIMES,
     TrainConfig,
     TrainingDiverged,
+    bf16_slowdown,
     make_optimizer,
     resolve_precision,
     train,
@@ -349,6 +350,7 @@ def _new_run(settings: dict, images: data.ImageSet, device: torch.device) -> Che
         if settings[name] not in known:
             raise UsageError(f"unknown {name} {settings[name]!r}: choose from {', '.join(known)}")
     config = TrainConfig(**{f.name: settings[f.name] for f in fields(TrainConfig)})
+    _warn_of_slow_bf16(config.precision, device)
     # decided once: a trial may come out otherwise in another process, or when the run goes on
     precision = [resolve_precision(config.precision, device)]
     if dist.is_initialized():
@@ -376,6 +378,17 @@ def _new_run(settings: dict, images: data.ImageSet, device: torch.device) -> Che
         net, denoiser.schedule, denoiser.predict, config, EMA(net, settings["ema_half_life"]), data=about,
         provenance=checkpoint.provenance(device) | {"seed": config.seed, "settings": kept},
     )  # fmt: skip
+
+
+def _warn_of_slow_bf16(asked: str, device: torch.device) -> None:
+    if asked != "bf16" or device.type != "cpu":
+        return
+    if (slowdown := bf16_slowdown()) > 2:
+        print(
+            f"bf16 takes about {slowdown:.0f} times as long as fp32 on this processor, which can only emulate it: "
+            "--precision auto takes what is faster",
+            file=sys.stderr,
+        )
 
 
 def network_config(settings: dict, size: int, channels: int, num_classes: int) -> UNetConfig:
@@ -535,9 +548,11 @@ def run_sample(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--out {out}: choose a name ending in .png (a picture of all) or .npz (images and labels)"
         )
-    model = checkpoint.load(args.checkpoint, pick_device(args.device))
+    device = pick_device(args.device)
+    model = checkpoint.load(args.checkpoint, device)
     how, _ = sampling_settings(model, _asked_settings(args))
     labels = asked_labels(model, args.label, args.count)
+    _warn_of_slow_bf16(args.precision, device)
     images = draw(
         model, args.count, labels, **how, seed=args.seed, eta=args.eta, ema=not args.raw,
         progress=sys.stderr.isatty(), batch_size=args.batch_size, precision=args.precision,
@@ -835,7 +850,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--precision",
         default="fp32",
-        help=f"{', '.join(PRECISIONS)}: bf16 is faster on processors that have it, auto tries (default: %(default)s)",
+        help=f"{', '.join(PRECISIONS)}: auto takes bf16 where the processor has it and is faster so (default: %(default)s)",
     )
     _sampling_options(sample, count=16)
 
@@ -992,7 +1007,9 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     optimiser.add_argument(
         "--ema-half-life", type=float, metavar="STEPS", help="of the average of the weights (default: 500)"
     )
-    optimiser.add_argument("--precision", help=f"{', '.join(PRECISIONS)} (default: auto)")
+    optimiser.add_argument(
+        "--precision", help=f"{', '.join(PRECISIONS)} (default: auto, which tries what is faster)"
+    )
     optimiser.add_argument("--compile", action="store_true", help="pass the network through torch.compile")
 
 

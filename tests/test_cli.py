@@ -319,6 +319,31 @@ def test_half_precision_reaches_the_network_and_hardly_the_pictures():
         cli.draw(model, 4, torch.arange(4), precision="half")
 
 
+@pytest.mark.parametrize(
+    ("slowdown", "asked", "warns"), [(40.0, "bf16", True), (0.6, "bf16", False), (40.0, "fp32", False)]
+)
+def test_bf16_that_is_emulated_is_said_to_be_slow(tmp_path, monkeypatch, capsys, slowdown, asked, warns):
+    monkeypatch.setattr(cli, "bf16_slowdown", lambda: slowdown)
+    options = [each if each != "fp32" else asked for each in TINY]
+    assert run("train", "--steps", 1, "--out", tmp_path / "run", *options) == 0
+    trained = capsys.readouterr().err
+    drawing = (
+        "--count",
+        1,
+        "--steps",
+        1,
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "x.png",
+        "--precision",
+        asked,
+    )
+    assert run("sample", tmp_path / "run", *drawing) == 0
+    for said in (trained, capsys.readouterr().err):
+        assert ("40 times as long" in said and "--precision auto" in said) == warns
+
+
 def test_export_is_small_samples_alike_and_tells_nothing_of_this_machine(tmp_path, trained, capsys):
     path = tmp_path / "tiny.safetensors"
     assert run("export", trained, "--out", path) == 0
@@ -876,8 +901,10 @@ def test_a_shipped_model_is_what_its_recipe_makes(name):
     settings = cli.RECIPE | cli._read_config(RECIPES[name])
     model = checkpoint.pretrained(name)
     made_with = cli.RECIPE | model.provenance["settings"]
+    # what was faster on the processor that trained it
+    assert settings["precision"] == "auto" and made_with["precision"] in ("auto", "bf16", "fp32")
     for setting in cli.RECIPE:
-        if setting != "data_root":
+        if setting not in ("data_root", "precision"):
             assert made_with[setting] == settings[setting], setting
     assert model.step == settings["steps"] and not model.moments
     assert {"device", "date", "commit", "seconds", "seed"} <= model.provenance.keys()

@@ -513,6 +513,26 @@ def test_precision():
     assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
 
 
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "chosen", "trials"), [(3, 2, "bf16", 8), (3, 2.6, "fp32", 8), (3, 60, "fp32", 2)]
+)
+def test_auto_takes_bf16_where_it_is_faster_and_does_not_wait_where_it_is_emulated(
+    monkeypatch, fp32, bf16, chosen, trials
+):
+    """The clock moves by what a convolution is said to cost in its arithmetic."""
+    now, took = [0.0], []
+
+    def forward(self, x):
+        took.append(bf16 if torch.is_autocast_enabled("cpu") else fp32)
+        now[0] += took[-1]
+        return x * self.weight.sum()
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    monkeypatch.setattr("ddpm_lib.training.time.perf_counter", lambda: now[0])
+    assert resolve_precision("auto", torch.device("cpu")) == chosen
+    assert len(took) == trials
+
+
 def test_a_run_takes_no_batch_that_it_does_not_train_on():
     taken = []
 
