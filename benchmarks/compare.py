@@ -16,7 +16,6 @@ import copy
 import itertools
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -683,14 +682,7 @@ def where(argv: list[str], needs: dict[str, str]) -> dict:
     found = checkpoint.provenance(torch.device("cpu"))
     command = shlex.join(["python", "benchmarks/compare.py", *argv])
     peers = {name: metadata.version(name) for name in needs}
-    return found | {"command": command, "device": f"{_processor()}, {found['device']}", "peers": peers}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return found | {"command": command, "peers": peers}
 
 
 def read_stored() -> dict:

@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 
 import torch
-from speedrun import device_name
 
 from ddpm_lib import checkpoint, sampling, schedule
 
@@ -93,7 +92,7 @@ def main() -> None:
                     continue
                 record["runs"].append(one(book, name, loss, seed))
                 cpu = torch.device("cpu")
-                record |= {"device": device_name(cpu), **{k: checkpoint.provenance(cpu)[k] for k in ("torch", "commit", "date")}}  # fmt: skip
+                record |= {k: checkpoint.provenance(cpu)[k] for k in ("device", "torch", "commit", "date")}
                 text = json.dumps(record, indent=1)
                 checkpoint.write_whole(RECORD, lambda path, text=text: Path(path).write_text(text + "\n"))
         print(f"seed {seed} done", flush=True)

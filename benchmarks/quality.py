@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from speedrun import Judge, device_name
+from speedrun import Judge
 
 from ddpm_lib import checkpoint, cli, data
 from ddpm_lib.metrics import wilson_interval
@@ -55,7 +55,7 @@ def measure(
         model, count, labels, steps=steps, sampler=sampler, scale=scale, progress=sys.stderr.isatty(), precision=precision
     )  # fmt: skip
     seconds = time.perf_counter() - began
-    verdict = judge.verdict(samples, labels)
+    verdict, here = judge.verdict(samples, labels), checkpoint.provenance(torch.device("cpu"))
     return {
         "sampler": sampler,
         "steps": steps,
@@ -64,8 +64,7 @@ def measure(
         "arithmetic": precision,
         "evaluations": evaluations(sampler, steps),
         "seconds": round(seconds, 1),
-        "device": device_name(torch.device("cpu")),
-        "commit": checkpoint.provenance(torch.device("cpu"))["commit"],
+        **{name: here[name] for name in ("device", "commit")},
         **verdict,
     }
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -17,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_lib import checkpoint, data, sampling, schedule
+from ddpm_lib.checkpoint import device_name
 from ddpm_lib.classifier import shipped_classifier
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.metrics import frechet_distance, label_accuracy, support
@@ -266,10 +264,7 @@ def keep(track: Track, results: list[Result], passed: bool, device: torch.device
     about = checkpoint.provenance(device)
     rows.append(
         {
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "device": device_name(device),
-            "torch": about["torch"],
-            "commit": about["commit"],
+            **{name: about[name] for name in ("date", "device", "torch", "commit")},
             "passed": passed,
             "features": f"classifier {features}",
             "recipe": asdict(track.recipe),
@@ -303,19 +298,6 @@ def markdown(track: Track, rows: list[dict]) -> str:
             f"{'yes' if row['passed'] else 'no'} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def device_name(device: torch.device) -> str:
-    """The processor's own name where the system tells it, and how many threads are in use."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpu = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        named = [
-            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = named[0].partition(":")[2].strip() if named else cpu
-    return f"{cpu}, {torch.get_num_threads()} threads"
 
 
 def _wait(device: torch.device) -> None:

@@ -26,11 +26,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from speedrun import RECORDS, Judge, Recipe, Track, at_least_one, device_name, line, main, measure, summary
+from speedrun import RECORDS, Judge, Recipe, Track, at_least_one, line, main, measure, summary
 from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_lib import checkpoint, data
+from ddpm_lib.checkpoint import device_name
 from ddpm_lib.training import TrainConfig
 from ddpm_lib.unet import UNetConfig
 

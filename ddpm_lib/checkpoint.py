@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -198,18 +199,23 @@ def pretrained(name: str, device: str | torch.device = "cpu") -> Checkpoint:
 
 def provenance(device: torch.device) -> dict:
     """Where a run happens: device, versions, commit if in a git checkout, date."""
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
     return {
-        "device": name,
+        "device": device_name(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name; or the processor's, where the system tells it, and how many threads torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info, threads = Path("/proc/cpuinfo"), torch.get_num_threads()
+    named = re.search(r"^model name\s*:\s*(.*\S)", info.read_text(), re.MULTILINE) if info.exists() else None
+    cpu = named[1] if named else platform.processor() or platform.machine()
+    return f"{cpu}, {threads} thread{'s' * (threads > 1)}"
 
 
 def write_whole(path: str | os.PathLike, write: Callable[[str], object]) -> None:

@@ -153,7 +153,7 @@ def test_the_page_says_how_and_where_it_was_measured(compare, stage):
     compare.main(["--threads", "1"])
     where = stored(stage)["train"]["where"]
     assert set(where) == {"command", "date", "device", "torch", "python", "commit", "peers"}
-    assert "1 threads" in where["device"] and where["torch"] == torch.__version__
+    assert "1 thread" in where["device"] and where["torch"] == torch.__version__
     page = (stage / "compare.md").read_text()
     assert f"`{where['command']}`, {where['date']}" in page and where["commit"] in page
 

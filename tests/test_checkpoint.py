@@ -408,6 +408,24 @@ def test_provenance_needs_no_git(monkeypatch):
     json.dumps(facts)
 
 
+def test_the_device_is_named_as_the_system_names_it(monkeypatch):
+    cpu, threads = torch.device("cpu"), torch.get_num_threads()
+    monkeypatch.setattr(checkpoints.Path, "exists", lambda path: True)
+    monkeypatch.setattr(
+        checkpoints.Path, "read_text", lambda path: "processor\t: 0\nmodel name\t: ACME 7 @ 2 GHz \n" * 2
+    )
+    try:
+        for count, said in ((1, "ACME 7 @ 2 GHz, 1 thread"), (2, "ACME 7 @ 2 GHz, 2 threads")):
+            torch.set_num_threads(count)
+            assert checkpoints.provenance(cpu)["device"] == said
+        monkeypatch.setattr(checkpoints.Path, "exists", lambda path: False)
+        monkeypatch.setattr(checkpoints.platform, "processor", lambda: "")
+        monkeypatch.setattr(checkpoints.platform, "machine", lambda: "arm64")
+        assert checkpoints.device_name(cpu) == "arm64, 2 threads"
+    finally:
+        torch.set_num_threads(threads)
+
+
 # ---------------------------------------------------------------- export
 
 
