@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ddpm_lib import checkpoint
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -88,6 +90,30 @@ def test_the_ratios_are_those_of_the_stored_benchmark():
         assert float(re.search(pattern, README)[1]) == pytest.approx(
             median[what], abs=0.51 if "images/s" in what else 0.0051
         )
+
+
+@pytest.mark.parametrize("name", sorted(checkpoint.shipped()))
+def test_what_is_said_of_a_shipped_model_is_in_its_file(name):
+    (row,) = re.findall(rf"^\| `{name}` .*$", README, re.MULTILINE)
+    facts = checkpoint.pretrained(name).provenance
+    assert f"{facts['images_seen']:,} images" in row and f"seed {facts['seed']}" in row
+    (found,) = (each for each in facts["metrics"] if f" {each['count']:,} samples" in row)
+    said = {
+        "label accuracy": (r"([\d.]+) % classified as asked \(([\d.]+) %\)", 100, 0.051),
+        "Fréchet distance": (r"Fréchet distance ([\d.]+) \(([\d.]+)\)", 1, 0.0051),
+        "recall": (r"recall ([\d.]+) \(([\d.]+)\)", 1, 0.0051),
+        "coverage": (r"coverage ([\d.]+) \(([\d.]+)\)", 1, 0.0051),
+    }
+    for each in found["metrics"]:
+        if each["name"] in said:
+            pattern, unit, half = said.pop(each["name"])
+            printed = [float(number) for number in re.search(pattern, row).groups()]
+            assert printed == pytest.approx([unit * each["value"], unit * each["real"]], abs=half)
+    assert not said
+    hours, minutes = divmod(round(facts["seconds"] / 60), 60)
+    assert (
+        f"{hours} hour and {minutes} minutes" if "hour" in row else f"{60 * hours + minutes} minutes"
+    ) in row
 
 
 def test_every_command_works_in_order(clone):
