@@ -38,3 +38,24 @@ def test_the_recipe_of_the_notes_is_theirs(recipe):
     settings = json.loads((ROOT / "recipes" / f"{recipe}.json").read_text(encoding="utf-8"))
     wanted = {"size": 64, "channels": 3, "schedule": "linear", "predict": "eps", "optimizer": "adam"}
     assert wanted.items() <= settings.items() and f"{recipe}.json" in PAGE
+
+
+def test_what_the_page_says_of_the_recipe_is_in_the_ledger():
+    ledger = json.loads((ROOT / "book" / "ledger.json").read_text(encoding="utf-8"))
+    rows = {row["model"]: row for row in ledger if row["size"] == [64, 64, 3]}
+    value = {name: {each["name"]: each["value"] for each in row["metrics"]} for name, row in rows.items()}
+    noise, v, colour = value["mnist64"], value["mnist64-v"], value["cifar64"]
+    (real,) = (each["real"] for each in rows["mnist64"]["metrics"] if each["name"] == "Fréchet distance")
+    for said in (
+        f"names {100 * v['label accuracy']:.1f} % as asked",
+        f"With the noise it is {100 * noise['label accuracy']:.1f} %",
+        f"{v['Fréchet distance']:.1f} and {noise['Fréchet distance']:.0f}; that of real digits is {real:.2f}",
+        f"names {100 * colour['label accuracy']:.0f} % of {rows['cifar64']['count']:,} samples as asked",
+    ):
+        assert said in " ".join(PAGE.split())
+    training = [row["training"] for row in rows.values()]
+    assert {each["steps"] for each in training} == {4000} and {each["images_seen"] for each in training} == {
+        128000
+    }
+    minutes = [round(each["seconds"] / 60) for each in training]
+    assert f"{min(minutes)} to {max(minutes)} minutes" in " ".join(PAGE.split())
