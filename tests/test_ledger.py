@@ -230,6 +230,21 @@ def test_the_page_shows_the_numbers_their_intervals_and_their_origin(book):
         assert words in origin
 
 
+def test_two_models_of_one_name_are_told_apart_by_their_training(book):
+    from docutils import nodes
+
+    earlier, later = a_row(), a_row(scale=1.0)
+    earlier["file"], earlier["training"] = "another", earlier["training"] | {"steps": 3000}
+    for rows, said in (
+        ([earlier, later], ["3,000 steps of training", "7,000 steps of training"]),
+        ([later], [None]),
+    ):
+        (section,) = book.ledger_sections(rows)
+        names = [row[0] for row in cells(next(iter(section.findall(nodes.table))))[1:-1]]
+        assert [name.split("\n\n")[4] if said[0] else None for name in names] == said
+        assert all(("training" in name) == (said[0] is not None) for name in names)
+
+
 def test_a_metric_that_one_row_lacks_leaves_a_gap(book):
     from docutils import nodes
 

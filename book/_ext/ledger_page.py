@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -72,8 +73,13 @@ def _ledger_table(rows: list[dict]) -> nodes.table:
         if name not in NOT_SHOWN
     ]
     lines = [["model", *names]]
+    known = Counter(
+        name for name, _ in {(row["model"], row["file"]) for row in rows}
+    )
     for row, metrics in zip(rows, found, strict=True):
         about = f"{row['model']}\n{row['sampler']}\n{row['steps']} steps\nscale {row['scale']:g}"
+        if known[row["model"]] > 1:  # a later model took an earlier one's name
+            about += f"\n{row['training']['steps']:,} steps of training"
         cells = (
             _value(metrics[name]) if name in metrics else "" for name in names
         )
