@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from conftest import close
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -158,6 +158,7 @@ def test_fresh_attention_is_the_identity():
 
 
 @settings(max_examples=15)
+@example(16, 17, (16, 4))
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([(8, 8), (16, 4), (24, 24), (32, 8)]))
 def test_attention_is_a_plain_softmax_at_any_height_and_width(height, width, shape):
     channels, head_dim = shape
@@ -174,6 +175,20 @@ def test_attention_is_a_plain_softmax_at_any_height_and_width(height, width, sha
             heads.append(scores.softmax(dim=2) @ v[..., part])
         mixed = torch.cat(heads, dim=2) @ layer.out.weight[:, :, 0, 0].T + layer.out.bias
         close(layer(x), x + mixed.transpose(1, 2).reshape(x.shape), 1e-5)
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_attention_on_a_large_grid_keeps_no_weights_for_the_backward_pass(side):
+    layer, kept = awake(Attention(32, 8)), []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(torch.randn(1, 32, side, side))
+    # queries, keys and values together; the weights would be side^4 numbers for each of four heads
+    assert max(kept) <= 3 * 32 * side**2 < side**4
 
 
 def test_attention_does_not_care_where_pixels_stand():
