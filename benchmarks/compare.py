@@ -738,9 +738,9 @@ def main(argv: list[str]) -> None:
     options = parse(argv)
     plan = Plan(options.threads, options.rounds, options.quick, options.profile)
     stored, done = {} if plan.quick else read_stored(), {}
-    # now: the first section that is stored changes a file, and the commit would be called dirty from then on
-    places = {name: where(argv, SECTIONS[name].needs) for name in options.only}
     with _threads(plan.threads):
+        # now: the first section that is stored changes a file, and the commit would be called dirty from then on
+        places = {name: where(argv, SECTIONS[name].needs) for name in options.only}
         for name in options.only:
             done[name] = SECTIONS[name].measure(plan) | {"where": places[name]}
             if not plan.quick:

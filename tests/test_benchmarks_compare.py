@@ -149,11 +149,12 @@ def test_the_page_says_what_was_reached_and_what_was_missed(compare, stage):
     ]
 
 
-def test_the_page_says_how_and_where_it_was_measured(compare, stage):
-    compare.main(["--threads", "1"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_page_says_how_and_where_it_was_measured(compare, stage, threads):
+    compare.main(["--threads", str(threads)])
     where = stored(stage)["train"]["where"]
     assert set(where) == {"command", "date", "device", "torch", "python", "commit", "peers"}
-    assert "1 thread" in where["device"] and where["torch"] == torch.__version__
+    assert f"{threads} thread" in where["device"] and where["torch"] == torch.__version__
     page = (stage / "compare.md").read_text()
     assert f"`{where['command']}`, {where['date']}" in page and where["commit"] in page
 
