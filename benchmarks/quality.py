@@ -47,15 +47,16 @@ def measure(
     scale: float,
     count: int,
     precision: str,
+    here: dict,
 ) -> dict:
-    """One row: count samples of the model, each class in turn, from seed 0."""
+    """One row: count samples of the model, each class in turn, from seed 0. here: as checkpoint.provenance says it."""
     labels = cli.asked_labels(model, None, count)
     began = time.perf_counter()
     samples = cli.draw(
         model, count, labels, steps=steps, sampler=sampler, scale=scale, progress=sys.stderr.isatty(), precision=precision
     )  # fmt: skip
     seconds = time.perf_counter() - began
-    verdict, here = judge.verdict(samples, labels), checkpoint.provenance(torch.device("cpu"))
+    verdict = judge.verdict(samples, labels)
     return {
         "sampler": sampler,
         "steps": steps,
@@ -173,6 +174,8 @@ def main() -> None:
         model = checkpoint.pretrained(args.model)
     except checkpoint.CheckpointError as error:
         parser.error(str(error))
+    # now: the first row that is stored changes a file, and the commit would be called dirty from then on
+    here = checkpoint.provenance(torch.device("cpu"))
     source = data.DATASETS[model.data["source"]].stand_in or model.data["source"]
     judge = Judge(*(data.load_images(source, split) for split in ("train", "test")))
     path = RESULTS / f"quality_{args.model}.json"
@@ -182,7 +185,7 @@ def main() -> None:
         wanted = (sampler, steps, args.scale, args.count, args.precision)
         if wanted in map(key, rows) and not args.again:
             continue
-        row = measure(model, judge, sampler, steps, args.scale, args.count, args.precision)
+        row = measure(model, judge, sampler, steps, args.scale, args.count, args.precision, here)
         rows = [each for each in rows if key(each) != wanted] + [row]
         _write(path, json.dumps(rows, indent=1) + "\n")
         print(

@@ -28,9 +28,17 @@ def test_rows_are_kept_and_not_measured_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quality, "STEPS", {"dpm++2m": (1, 2), "heun": (1,), "ddpm": (1,)})
     command = ["quality.py", "mnist28", "--count", "150", "--most", "1"]
     monkeypatch.setattr(sys, "argv", command)
+    stored = tmp_path / "quality_mnist28.json"
+    real = checkpoint.provenance
+    monkeypatch.setattr(
+        checkpoint,
+        "provenance",
+        lambda device: real(device) | {"commit": "abc-dirty" if stored.exists() else "abc"},
+    )
     quality.main()
     rows = json.loads((tmp_path / "quality_mnist28.json").read_text())
     assert [row["sampler"] for row in rows] == ["dpm++2m", "heun", "ddpm"], "more than --most was measured"
+    assert {row["commit"] for row in rows} == {"abc"}, "its own results made the commit dirty"
     table = (tmp_path / "quality_mnist28.md").read_text()
     assert len([line for line in table.splitlines() if line.startswith("| 1 |")]) == 3
     assert "Made by `python benchmarks/quality.py mnist28`." in table
