@@ -133,7 +133,7 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+        axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
     axes.legend(frameon=False)
     checkpoint.write_whole(path, lambda part: figure.savefig(part, format="png"))
     plt.close(figure)
