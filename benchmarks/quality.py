@@ -115,7 +115,7 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.5, 4), dpi=96, layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4), dpi=96, layout="constrained")
     scales = sorted({row["scale"] for row in rows})
     for scale in scales:
         for sampler in STEPS:
@@ -134,7 +134,7 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right upper")
     checkpoint.write_whole(path, lambda part: figure.savefig(part, format="png"))
     plt.close(figure)
 
