@@ -84,6 +84,9 @@ def main() -> None:
     if RECORD.exists() and (known := json.loads(RECORD.read_text()))["code"] == record["code"]:
         record = known
     done = {(row["name"], row["loss"], row["seed"]) for row in record["runs"]}
+    # now: the first run that is stored changes a file, and the commit would be called dirty from then on
+    where = checkpoint.provenance(torch.device("cpu"))
+    here = {name: where[name] for name in ("device", "torch", "commit", "date")}
     book = chapter()
     for seed in range(seeds):
         for loss in LOSSES:
@@ -91,8 +94,7 @@ def main() -> None:
                 if (name, loss, seed) in done:
                     continue
                 record["runs"].append(one(book, name, loss, seed))
-                cpu = torch.device("cpu")
-                record |= {k: checkpoint.provenance(cpu)[k] for k in ("device", "torch", "commit", "date")}
+                record |= here
                 text = json.dumps(record, indent=1)
                 checkpoint.write_whole(RECORD, lambda path, text=text: Path(path).write_text(text + "\n"))
         print(f"seed {seed} done", flush=True)

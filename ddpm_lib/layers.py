@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 DENSE_FROM = 256
-"""Positions from which dense rows pay on a CPU: half the time with heads of 32 channels, and no weights to keep."""
+"""Positions from which attention on a CPU copies its rows: below, the weights are few and the copy buys nothing."""
 
 
 def zero_init(module: nn.Module) -> nn.Module:
