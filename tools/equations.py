@@ -51,7 +51,7 @@ def _text(path: Path) -> str:
 def checks(tests: Path = ROOT / "tests") -> dict[str, list[Check]]:
     """Label -> the tests that say they check it."""
     found: dict[str, list[Check]] = {}
-    for path in sorted(tests.glob("test_*.py")):
+    for path in sorted(tests.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 for label in _marked(node):

@@ -232,7 +232,7 @@ def _share(values: list[float]) -> str:
 
 TABLES = {
     "ladder": (ladder, "ddpm_lib/embedded/ladder_cifar10.json"),
-    "five_names": (five_names, "benchmarks/records/five_names.json"),
+    "five_names": (five_names, "experiments/results/five_names.json"),
 }
 
 

@@ -33,7 +33,7 @@ from ddpm_lib.checkpoint import Checkpoint, pretrained, shipped, write_whole
 from ddpm_lib.denoiser import coefficients
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "tools" / "site"))
 
 import export_onnx  # noqa: E402
 

@@ -1,0 +1,189 @@
+"""The exercises of chapter 1, with their answers and the slips that people make."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import chain
+from . import Exercise, Slip
+
+TITLE = "From noise to a picture"
+CHAIN = chain.linear(200, 0.0005, 0.1)
+
+
+def _noising_inputs(generator: torch.Generator) -> tuple:
+    t = torch.randint(1, CHAIN.steps + 1, (6,), generator=generator)
+    t[-2:] = torch.tensor([1, CHAIN.steps])
+    x0, eps = torch.randn(2, 6, 3, generator=generator, dtype=torch.float64)
+    return x0, t, eps
+
+
+def _shares(t: Tensor) -> tuple[Tensor, Tensor]:
+    share = CHAIN.alpha_bar[t][:, None]
+    return share, CHAIN.alpha[t][:, None]
+
+
+def _noising(x0, t, eps):
+    return CHAIN.add_noise(x0, t, eps)
+
+
+def _without_axis(x0, t, eps):
+    share = CHAIN.alpha_bar[t]
+    return share.sqrt() * x0 + (1 - share).sqrt() * eps
+
+
+def _weights_used(arguments: tuple, got: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of x0 and eps in each row of got, by least squares, and what they leave over."""
+    x0, _, eps = (each.double() for each in arguments)
+    basis = torch.stack([x0, eps], dim=-1)
+    factors = torch.linalg.lstsq(basis, got[..., None]).solution
+    left = (basis @ factors - got[..., None]).abs().amax((1, 2))
+    return factors[..., 0], left
+
+
+def _explain_noising(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    factors, left = _weights_used(arguments, got)
+    if left.max() > 1e-4:
+        return "It is no mixture of x0 and eps: each row must be a number times x0 plus a number times eps."
+    (mine, right), t = (_weights_used(arguments, each)[0] for each in (got, wanted)), arguments[1]
+    wrong = (mine - right).abs() > 1e-4
+    row = int(wrong.any(1).double().argmax())
+    of = lambda table, column: f"{table[row, column].item():.3f}"  # noqa: E731
+    x0, eps = (
+        f"the factor of {name} "
+        + (f"is {of(mine, i)}, should be {of(right, i)}" if wrong[row, i] else "is right")
+        for i, name in enumerate(("x0", "eps"))
+    )
+    return f"At t = {int(t[row])} {x0}, and {eps}."
+
+
+def _step_inputs(generator: torch.Generator) -> tuple:
+    x, x0, z = torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
+    # every second time the step at which no noise may be added
+    last = torch.rand((), generator=generator) < 1 / 2
+    return x, x0, 1 if last else int(torch.randint(2, CHAIN.steps + 1, (), generator=generator)), z
+
+
+def _step(x, x0, t, z):
+    mean, variance = CHAIN.posterior(x, x0, t)
+    return mean + variance.sqrt() * z
+
+
+def _step_beta(x, x0, t, z):
+    return CHAIN.posterior(x, x0, t)[0] + CHAIN.beta[t].sqrt() * z
+
+
+def _step_beta_until_the_last(x, x0, t, z):
+    """The chapter's own step."""
+    return CHAIN.step(x, (x - CHAIN.alpha_bar[t].sqrt() * x0) / (1 - CHAIN.alpha_bar[t]).sqrt(), t, z)
+
+
+def _step_variance(x, x0, t, z):
+    mean, variance = CHAIN.posterior(x, x0, t)
+    return mean + variance * z
+
+
+def _step_eps(x, x0, t, z):
+    """Takes the guess of the picture for a guess of the noise."""
+    mean = (x - CHAIN.beta[t] / (1 - CHAIN.alpha_bar[t]).sqrt() * x0) / CHAIN.alpha[t].sqrt()
+    return mean + CHAIN.posterior(x, x0, t)[1].sqrt() * z
+
+
+def _step_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    x, x0, t, z = arguments
+    mean, _ = CHAIN.posterior(x, x0, t)
+    factor = ((got - mean) * z).sum() / z.square().sum()
+    if (got - mean - factor * z).abs().max() < 1e-6:
+        deviation = CHAIN.posterior(x, x0, t)[1].sqrt()
+        return (
+            f"The mean is right. At t = {t} the noise is multiplied by {factor.item():.4f}, "
+            f"should be {deviation.item():.4f}."
+        )
+    return f"At t = {t} the mean is not right. Try it with z = 0."
+
+
+EXERCISES = (
+    Exercise(
+        "chain.noising",
+        "Noise a whole batch",
+        _noising,
+        (
+            Slip(
+                "It looks as if alpha_bar and 1 - alpha_bar were used where their square roots are needed.",
+                lambda x0, t, eps: _shares(t)[0] * x0 + (1 - _shares(t)[0]) * eps,
+            ),
+            Slip(
+                "The picture's share is right. It looks as if 1 - alpha_bar was used where its square root is needed: "
+                "a variance, and not a standard deviation.",
+                lambda x0, t, eps: _shares(t)[0].sqrt() * x0 + (1 - _shares(t)[0]) * eps,
+            ),
+            Slip(
+                "It looks like the misprint of this chapter: sqrt(alpha) x0 + sqrt(alpha_bar) eps.",
+                lambda x0, t, eps: _shares(t)[1].sqrt() * x0 + _shares(t)[0].sqrt() * eps,
+            ),
+            Slip(
+                "It looks as if alpha was used where alpha_bar is needed: that is one push, not t of them.",
+                lambda x0, t, eps: _shares(t)[1].sqrt() * x0 + (1 - _shares(t)[1]).sqrt() * eps,
+            ),
+            Slip(
+                "Each row has the share of the step before. Entry 0 of the table is the clean picture, so t needs no shift.",
+                lambda x0, t, eps: _noising(x0, t - 1, eps),
+            ),
+            Slip(
+                "Picture and noise have each other's shares.",
+                lambda x0, t, eps: (1 - _shares(t)[0]).sqrt() * x0 + _shares(t)[0].sqrt() * eps,
+            ),
+            Slip(
+                "It looks as if the whole batch got the step of its first example: each row has its own t.",
+                lambda x0, t, eps: _noising(x0, t[:1].expand_as(t), eps),
+            ),
+            Slip(
+                "alpha_bar[t] has the shape (B,), and x0 has (B, D). Give it a second axis: value[:, None].",
+                _without_axis,
+            ),
+        ),
+        _noising_inputs,
+        explain=_explain_noising,
+    ),
+    Exercise(
+        "chain.narrow_step",
+        "The narrow step",
+        _step,
+        (
+            Slip("The mean is right. The noise has variance beta_t: that is the wide step.", _step_beta),
+            Slip(
+                "That is the step of this chapter, the wide one: its noise has variance beta_t, and none at t = 1. The narrow one is asked for.",
+                _step_beta_until_the_last,
+            ),
+            Slip("The mean is right. It looks as if the noise was multiplied by a variance, without the square root.", _step_variance),
+            Slip("It looks as if x0, a guess of the picture, was taken for a guess of the noise.", _step_eps),
+            Slip("The mean is right. There is no fresh noise in it.", lambda x, x0, t, z: CHAIN.posterior(x, x0, t)[0]),
+        ),
+        _step_inputs,
+        explain=_step_explain,
+        trials=20,
+    ),
+    Exercise(
+        "chain.last_step",
+        "Noise at the last step",
+        float(CHAIN.beta[1]),
+        (
+            Slip("That is the standard deviation. The variance is its square.", float(CHAIN.beta[1].sqrt())),
+            Slip("That is beta at the noisy end. The last step of drawing is t = 1.", float(CHAIN.beta[-1])),
+            Slip("Entry 0 belongs to the clean picture. The last step goes from t = 1 to t = 0.", float(CHAIN.beta[0])),
+        ),
+        tolerance=1e-6,
+    ),
+    Exercise(
+        "sampling.calls",
+        "Count the network calls",
+        (200, 12_800),
+        (
+            Slip("The images are right. A batch of 64 needs one call, not 64.", (12_800, 12_800)),
+            Slip("The calls are right. But every call looks at the whole batch.", (200, 64)),
+            Slip("The calls are right. But every call looks at 64 images, not at one.", (200, 200)),
+            Slip("t = 0 is the finished picture: nothing is guessed there. Count from t = 200 down to t = 1.", (201, 12_864)),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,240 @@
+"""The exercises of chapter 8, with their answers and the slips that people make."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import Exercise, Slip
+
+TITLE = "CIFAR-10 in colour, and the 64 x 64 recipe reopened"
+
+# --- pixels.shrink
+
+
+def _stretching(small: int) -> Tensor:
+    """(2 small, small): one side of a picture, enlarged by two with the library's bilinear weights."""
+    unit = torch.eye(small, dtype=torch.float64)[:, None]
+    return F.interpolate(unit, size=2 * small, mode="linear", align_corners=False)[:, 0].T
+
+
+def _shrink(large, E):
+    back = torch.linalg.pinv(E)
+    return back @ large @ back.T
+
+
+def _shrink_inputs(generator: torch.Generator) -> tuple:
+    small = int(torch.randint(4, 9, (), generator=generator))
+    E = _stretching(small)
+    picture = torch.randn(2, 3, small, small, generator=generator, dtype=torch.float64)
+    return E @ picture @ E.T, E
+
+
+def _explain_shrink(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    large, E = arguments
+    if (E @ got @ E.T - large).abs().max() < 1e-4:
+        return "Enlarged again it is the large picture, but it is not quite the small one: look at the precision."
+    off = (got - wanted).square().mean().sqrt() / wanted.std()
+    return f"The small picture is missed by {off.item():.1%} of its own spread. Enlarge your answer again: is it what you were given?"
+
+
+# --- index.all_steps
+
+
+def _all_steps(u, T):
+    return (u * T).long(), list(range(T - 1, -1, -1))
+
+
+def _steps_inputs(generator: torch.Generator) -> tuple:
+    T = int(torch.randint(5, 40, (), generator=generator))
+    index = torch.cat([torch.arange(T), torch.randint(T, (200,), generator=generator)])
+    # away from the edges, where rounding would decide
+    inside = 0.1 + 0.8 * torch.rand(len(index), generator=generator, dtype=torch.float64)
+    return (index + inside) / T, T
+
+
+def _run_steps(attempt, arguments: tuple) -> object:
+    """The list of a drawing may come as a list, a range, a tensor or an array."""
+    answer = attempt(*arguments)
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        return answer
+    drawn, visited = answer
+    return drawn, torch.tensor([int(i) for i in visited])
+
+
+def _explain_steps(arguments: tuple, got: tuple, wanted: tuple) -> str:
+    T = arguments[1]
+    drawn, visited = (set(torch.as_tensor(each).long().flatten().tolist()) for each in got)
+    for name, seen in (("Training", drawn), ("The loop", visited)):
+        if missing := sorted(set(range(T)) - seen):
+            return f"{name} never uses entry {missing[0]} of the table."
+        if beyond := sorted(seen - set(range(T))):
+            return (
+                f"{name} asks for entry {beyond[0]}, and the table of T = {T} has the entries 0 to {T - 1}."
+            )
+    return "Every entry is used. Look at the order, and at the sizes of the shares."
+
+
+# --- flips.best_guess
+
+
+def _guess_flipped(prior, turn, width=lambda s: s * s):
+    """A softmax over the points and their mirror images; what a slip gets wrong is passed in."""
+
+    def guess(x, points, a, s, p):
+        both = torch.cat([points, turn(points)])
+        weights = prior(p) if callable(prior) else prior
+        log_prior = torch.tensor(weights, dtype=x.dtype).log().repeat_interleave(len(points))
+        apart = (x[:, None] - a * both).square().flatten(2).sum(2)
+        weight = torch.softmax(log_prior - apart / (2 * width(s)), dim=1)
+        return (weight @ both.flatten(1)).view_as(x)
+
+    return guess
+
+
+def _mirror(points: Tensor) -> Tensor:
+    return points.flip(-1)
+
+
+_flipped = _guess_flipped(lambda p: (1 - p, p), _mirror)
+
+
+def _plain(x, points, a, s, p):
+    return _guess_flipped((1.0, 0.0), _mirror)(x, points, a, s, p)
+
+
+def _averaged(x, points, a, s, p):
+    """Two guesses, mixed without asking which of them x speaks for."""
+    return (1 - p) * _plain(x, points, a, s, p) + p * _plain(x, points.flip(-1), a, s, p)
+
+
+def _flip_inputs(generator: torch.Generator) -> tuple:
+    points = torch.randn(4, 3, 4, generator=generator, dtype=torch.float64)
+    p = 0.1 + 0.3 * torch.rand((), generator=generator, dtype=torch.float64).item()
+    angle = 0.9 + 0.4 * torch.rand((), generator=generator, dtype=torch.float64).item()
+    a, s = math.cos(angle), math.sin(angle)
+    # half-way between a picture and its mirror image, so that both count
+    clean = points[torch.randint(4, (6,), generator=generator)]
+    share = torch.rand(6, 1, 1, generator=generator, dtype=torch.float64)
+    noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    return a * (share * clean + (1 - share) * clean.flip(-1)) + s * noise, points, a, s, p
+
+
+def _explain_flips(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    x, points, _, _, _ = arguments
+    both = torch.cat([points, points.flip(-1)]).flatten(1)
+    weights = torch.linalg.lstsq(both.T, got.flatten(1).T).solution
+    if (both.T @ weights - got.flatten(1).T).abs().max() > 1e-5:
+        return "It is no mixture of the points and their mirror images."
+    return "It is a mixture of the right pictures. The weights are not right."
+
+
+# --- compute.steps
+
+
+def _cost(convolutions, attention, told, k):
+    return k**2 * convolutions + k**4 * attention + told
+
+
+def _steps(flop, convolutions, attention, told, k, batch):
+    return int(flop // (6 * batch * _cost(convolutions, attention, told, k)))
+
+
+def _compute_inputs(generator: torch.Generator) -> tuple:
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+    convolutions = round(between(5e7, 2e8))
+    attention, told = round(between(0.05, 0.4) * convolutions), round(between(0.05, 0.3) * convolutions)
+    k, batch = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((2, 5), (16, 129)))
+    steps = between(800, 4000) // 1 + between(0.3, 0.7)  # far from a whole number
+    return (
+        steps * 6 * batch * _cost(convolutions, attention, told, k),
+        convolutions,
+        attention,
+        told,
+        k,
+        batch,
+    )
+
+
+def _other_cost(cost, factor=6):
+    return lambda flop, c, a, told, k, batch: int(flop // (factor * batch * cost(c, a, told, k)))
+
+
+def _explain_compute(arguments: tuple, got: object, wanted: object) -> str:
+    ratio = float(got) / float(wanted)
+    many = f"{ratio:.2f} times" if ratio < 10 else f"{ratio:.0f} times"
+    return f"It is {float(got):,.0f}, {many} as many steps as the compute pays for."
+
+
+EXERCISES = (
+    Exercise(
+        "pixels.shrink",
+        "There and back",
+        _shrink,
+        (
+            Slip("That is the average of blocks of 2 x 2. Bilinear enlarging smooths, so the average is a blurred picture.", lambda large, E: F.avg_pool2d(large, 2)),
+            Slip("That is every second pixel. Each of them is already a mixture of neighbours.", lambda large, E: large[..., ::2, ::2]),
+            Slip("That is E^T L E. It would be right if the columns of E were at right angles and of length 1.", lambda large, E: E.T @ large @ E),
+            Slip("That is E^T L E / 4. It would be right if E^T E were twice the identity, and for bilinear weights it is not.", lambda large, E: E.T @ large @ E / 4),
+            Slip("Rows are shrunk, columns are not: E stands on both sides of the picture.", lambda large, E: torch.linalg.pinv(E) @ large),
+        ),
+        _shrink_inputs,
+        explain=_explain_shrink,
+    ),
+    Exercise(
+        "index.all_steps",
+        "No step left out",
+        _all_steps,
+        (
+            Slip("That is the bug: neither training nor the loop ever uses entry 0.", lambda u, T: (1 + (u * (T - 1)).long(), list(range(T - 1, 0, -1)))),
+            Slip("Training is right. The loop stops before entry 0: a range leaves out its end.", lambda u, T: ((u * T).long(), list(range(T - 1, 0, -1)))),
+            Slip("The loop is right. Training never draws entry 0.", lambda u, T: (1 + (u * (T - 1)).long(), list(range(T - 1, -1, -1)))),
+            Slip("These are the paper's numbers, 1 to T. This table has no entry T, and its entry 0 is a push.", lambda u, T: (1 + (u * T).long(), list(range(T, 0, -1)))),
+            Slip("Training is right. The loop goes from the clean end to the noisy one.", lambda u, T: ((u * T).long(), list(range(T)))),
+            Slip("Training is right. The loop begins with an entry that the table does not have.", lambda u, T: ((u * T).long(), list(range(T, -1, -1)))),
+            Slip("The loop is right. All entries are equally likely, but the order is turned round: the smallest u belongs to entry 0.", lambda u, T: (T - 1 - (u * T).long(), list(range(T - 1, -1, -1)))),
+        ),
+        _steps_inputs,
+        _run_steps,
+        explain=_explain_steps,
+    ),
+    Exercise(
+        "flips.best_guess",
+        "The best guess when pictures are flipped",
+        _flipped,
+        (
+            Slip("That is the best guess without flips: the mirror images are missing.", _plain),
+            Slip("Points and mirror images have equal weights before you look. They should have 1 - p and p.", _guess_flipped((0.5, 0.5), _mirror)),
+            Slip("The two shares are exchanged: p is the share of mirror images.", _guess_flipped(lambda p: (p, 1 - p), _mirror)),
+            Slip("Those are two guesses, mixed with fixed weights. x tells which of the two is likely: put all the points into one softmax.", _averaged),
+            Slip("The pictures are turned upside down. A flip exchanges left and right, the last axis.", _guess_flipped(lambda p: (1 - p, p), lambda points: points.flip(-2))),
+            Slip("The chances were added to the exponents. A chance multiplies the exponential: what is that in the exponent?", _guess_flipped(lambda p: (math.exp(1 - p), math.exp(p)), _mirror)),
+            Slip("x is compared with the pictures themselves. Noisy versions of a picture lie around a times the picture.", lambda x, points, a, s, p: _flipped(x, points, 1.0, s, p)),
+            Slip("It looks as if the distance was divided by 2 s, and not by 2 s^2.", _guess_flipped(lambda p: (1 - p, p), _mirror, lambda s: s)),
+        ),
+        _flip_inputs,
+        explain=_explain_flips,
+    ),
+    Exercise(
+        "compute.steps",
+        "The fair-compute calculator",
+        _steps,
+        (
+            Slip("A multiply-add is two operations, and you counted it as one.", _other_cost(_cost, 3)),
+            Slip("That pays for the way there. The way back costs twice as much again.", _other_cost(_cost, 2)),
+            Slip("Attention compares every position with every other: four times the positions are sixteen times the pairs.", _other_cost(lambda c, a, told, k: k**2 * (c + a) + told)),
+            Slip("What sees the time and the label only does not know how large the picture is.", _other_cost(lambda c, a, told, k: k**2 * (c + told) + k**4 * a)),
+            Slip("k times as wide and k times as high are k^2 times the pixels.", _other_cost(lambda c, a, told, k: k * c + k**2 * a + told)),
+            Slip("That is the number of pictures. A step takes a whole batch of them.", lambda flop, c, a, told, k, batch: int(flop // (6 * _cost(c, a, told, k)))),
+            Slip("There is no half step: round down.", lambda flop, c, a, told, k, batch: flop / (6 * batch * _cost(c, a, told, k))),
+            Slip("The last step is not paid for: round down, not up.", lambda flop, c, a, told, k, batch: math.ceil(flop / (6 * batch * _cost(c, a, told, k)))),
+        ),
+        _compute_inputs,
+        explain=_explain_compute,
+    ),
+)  # fmt: skip

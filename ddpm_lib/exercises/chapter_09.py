@@ -1,0 +1,323 @@
+"""The exercises of chapter 9, with their answers and the slips that people make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import Exercise, Slip
+
+TITLE = "Asking for a seven: conditioning and guidance"
+
+# --- guidance.convert
+
+SOURCES = ("ho", "imagen", "classifier", "classifier, labels")
+
+
+def _scales(**other: Callable[[float], float]) -> Callable:
+    """The answer, with some sources read in another way; "labels" stands for "classifier, labels"."""
+    known = {
+        "ho": lambda w: 1 + w,
+        "imagen": lambda w: w,
+        "classifier": lambda w: w,
+        "labels": lambda w: 1 + w,
+    } | other
+    return lambda weight, source: known["labels" if source == SOURCES[3] else source](weight)
+
+
+def _all_sources(attempt: Callable, arguments: tuple) -> object:
+    scales = [attempt(arguments[0], source) for source in SOURCES]
+    for empty in (..., None):
+        if any(scale is empty for scale in scales):
+            return empty
+    return tuple(scales)
+
+
+def _explain_scales(arguments: tuple, got: tuple, wanted: tuple) -> str:
+    wrong = [
+        source
+        for source, mine, true in zip(SOURCES, got, wanted, strict=True)
+        if abs(float(mine) - true) > 1e-5 * (1 + abs(true))
+    ]
+    return f"{4 - len(wrong)} of the four are right. Look again at {wrong[0]!r}: what is the factor of eps_c there?"
+
+
+# --- guidance.band
+
+
+def _band(count, share):
+    error = math.sqrt(share * (1 - share) * count)
+    return share * count - 4 * error, share * count + 4 * error
+
+
+def _around(error: Callable[[int, float], float], centre: Callable = lambda n, p: n * p) -> Callable:
+    return lambda n, p: (centre(n, p) - error(n, p), centre(n, p) + error(n, p))
+
+
+def _band_inputs(generator: torch.Generator) -> tuple:
+    count = int(torch.randint(200, 20_000, (), generator=generator))
+    return count, 0.05 + 0.35 * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+def _explain_band(arguments: tuple, got: tuple, wanted: tuple) -> str:
+    count, share = arguments
+    low, high = map(float, got)
+    if high < low:
+        return "The first number is larger than the second."
+    if abs(low + high - 2 * count * share) > 1e-4 * count * share:
+        return f"The middle of the band is {(low + high) / 2:.6g}, and the mean is not there."
+    error = (wanted[1] - wanted[0]) / 8
+    return (
+        f"The middle is right. To each side it reaches {(high - low) / 2 / error:.3g} standard errors, not 4."
+    )
+
+
+# --- guidance.dial
+
+DIAL = (0.0, 1e-6, 0.5, 1.0, 2.5)
+
+
+def _dial_inputs(generator: torch.Generator) -> tuple:
+    x = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    weights = torch.randn(6, 3, generator=generator, dtype=torch.float64)  # five classes and the null label
+    label = torch.randint(1, 5, (4,), generator=generator)
+    return x, 0.1 + 0.8 * torch.rand((), generator=generator).item(), label, weights
+
+
+def _turned(attempt: Callable, arguments: tuple) -> object:
+    """The answers at the scales of DIAL; whether those at 0 and 1 are the network's to the bit; pictures asked about."""
+    x, t, label, weights = arguments
+    asked = 0
+
+    def denoise(x, t, label=None):
+        nonlocal asked
+        asked += len(x)
+        label = torch.full((len(x),), -1) if label is None else torch.as_tensor(label).expand(len(x))
+        if bool((label < -1).any()) or bool((label > 4).any()):
+            raise ValueError("this network knows the labels 0 to 4, and -1 for none")
+        return torch.tanh(x * weights[label] + t) + 0.3 * weights[label]
+
+    answers, counts = [], []
+    for scale in DIAL:
+        asked = 0
+        answer = attempt(denoise, x.clone(), t, label.clone(), scale)
+        if answer is None or answer is ...:
+            return answer
+        answers.append(torch.as_tensor(answer))
+        counts.append(asked / len(x))
+    exact = [
+        answer.shape == x.shape and torch.equal(answer.double(), own.double())
+        for answer, own in ((answers[3], denoise(x, t, label)), (answers[0], denoise(x, t)))
+    ]
+    return torch.stack(answers), exact[0], exact[1], torch.tensor(counts, dtype=torch.float64)
+
+
+def _explain_dial(arguments: tuple, got: tuple, wanted: tuple) -> str:
+    (answers, at_one, at_zero, counts), (right, _, _, calls) = got, wanted
+    wrong = (answers - right).abs().amax((1, 2)) > 1e-5
+    if wrong.any():
+        return f"At scale {DIAL[int(wrong.int().argmax())]:g} the guess is not right."
+    if not (at_one and at_zero):
+        return "The values are right up to rounding. At 0 and at 1 they should be the network's own, to the last bit."
+    at = int(((counts - calls).abs() > 1e-6).int().argmax())
+    if counts[at] < calls[at]:
+        return (
+            f"At scale {DIAL[at]:g} one of the two answers was never asked for. Only 0 and 1 can do with one."
+        )
+    return (
+        f"The values are right. At scale {DIAL[at]:g} the network was asked {counts[at]:g} times about each picture, "
+        f"and {calls[at]:g} would do."
+    )
+
+
+def _dial(denoise, x, t, label, scale):
+    if scale == 1:
+        return denoise(x, t, label)
+    without = denoise(x, t, torch.full_like(label, -1))
+    return without if scale == 0 else without + scale * (denoise(x, t, label) - without)
+
+
+def _both(denoise, x, t, label) -> tuple[Tensor, Tensor]:
+    return denoise(x, t, label), denoise(x, t, torch.full_like(label, -1))
+
+
+def _jumps(denoise, x, t, label, scale):
+    return _dial(denoise, x, t, label, scale) if scale > 0 else denoise(x, t, label)
+
+
+def _off_up_to_one(denoise, x, t, label, scale):
+    return _dial(denoise, x, t, label, scale) if scale > 1 else denoise(x, t, label)
+
+
+def _from_the_label(denoise, x, t, label, scale):
+    with_label, without = _both(denoise, x, t, label)
+    return with_label + scale * (with_label - without)
+
+
+def _from_the_label_saving(denoise, x, t, label, scale):
+    return denoise(x, t, label) if scale == 0 else _from_the_label(denoise, x, t, label, scale)
+
+
+def _turned_round(denoise, x, t, label, scale):
+    with_label, without = _both(denoise, x, t, label)
+    return with_label + scale * (without - with_label)
+
+
+def _always_twice(denoise, x, t, label, scale):
+    with_label, without = _both(denoise, x, t, label)
+    return without + scale * (with_label - without)
+
+
+def _zero_for_none(denoise, x, t, label, scale):
+    return _dial(lambda x, t, label: denoise(x, t, label.clamp(min=0)), x, t, label, scale)
+
+
+# --- guidance.widths
+
+
+def _widths(wide, narrow, scale):
+    return 1 / ((1 - scale) / wide + scale / narrow), wide ** (1 - scale) * narrow**scale
+
+
+def _width_inputs(generator: torch.Generator) -> tuple:
+    first, second, third = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    wide = 1.3 + 1.7 * first
+    return wide, wide * (0.2 + 0.6 * second), 1.5 + 2.5 * third
+
+
+def _explain_widths(arguments: tuple, got: tuple, wanted: tuple) -> str:
+    right = [abs(float(mine) / true - 1) < 1e-4 for mine, true in zip(got, wanted, strict=True)]
+    if right == [True, False]:
+        return "The promised variance is right, the drawn one is not. At scale 1 it must be `narrow`, at scale 0 `wide`."
+    if right == [False, True]:
+        return "The drawn variance is right, the promised one is not. At scale 1 it must be `narrow`, at scale 0 `wide`."
+    return ""
+
+
+# --- guidance.accuracy
+
+
+def _accuracy(logits, label):
+    share = (logits.argmax(1) == label).double().mean()
+    return share, (share * (1 - share) / len(label)).sqrt()
+
+
+def _share_and(error: Callable[[Tensor, int], Tensor]) -> Callable:
+    def attempt(logits, label):
+        share = _accuracy(logits, label)[0]
+        return share, error(share, len(label))
+
+    return attempt
+
+
+def _confidence(logits, label):
+    share = logits.softmax(1).gather(1, label[:, None]).double().mean()
+    return share, (share * (1 - share) / len(label)).sqrt()
+
+
+def _misread(logits, label):
+    share, error = _accuracy(logits, label)
+    return 1 - share, error
+
+
+def _accuracy_inputs(generator: torch.Generator) -> tuple:
+    label = torch.randint(10, (200,), generator=generator)
+    logits = torch.randn(200, 10, generator=generator, dtype=torch.float64)
+    logits[torch.arange(200), label] += 2.5
+    return logits, label
+
+
+def _explain_accuracy(arguments: tuple, got: tuple, wanted: tuple) -> str:
+    share, error = map(float, got)
+    if abs(share - float(wanted[0])) > 1e-4:
+        return f"The share is {share:.4f}, should be {float(wanted[0]):.4f}."
+    return f"The share is right. Its standard error is {error:.4f}, should be {float(wanted[1]):.4f}."
+
+
+EXERCISES = (
+    Exercise(
+        "guidance.convert",
+        "Whose three is it?",
+        _scales(),
+        (
+            Slip("Ho and Salimans' weight was taken as it is. Which of their weights switches guidance off?", _scales(ho=lambda w: w)),
+            Slip("For Ho and Salimans 1 was subtracted. That is the way from our scale to theirs.", _scales(ho=lambda w: w - 1)),
+            Slip("Imagen's weight 1 switches guidance off, and so does ours. It needs no change.", _scales(imagen=lambda w: 1 + w)),
+            Slip("A network with labels starts from eps_c. Adding the classifier counts the label once more.", _scales(labels=lambda w: w)),
+            Slip("A network without labels starts from eps_u. With the classifier's weight 0 nobody has asked for anything.", _scales(classifier=lambda w: 1 + w)),
+            Slip("The two classifiers are exchanged: which network starts from eps_c?", _scales(classifier=lambda w: 1 + w, labels=lambda w: w)),
+            Slip("It returns every weight as it is. For two of the four sources 0, and not 1, is the plain conditional model.", _scales(ho=lambda w: w, labels=lambda w: w)),
+        ),
+        lambda generator: (0.5 + 6 * torch.rand((), generator=generator, dtype=torch.float64).item(),),
+        _all_sources,
+        explain=_explain_scales,
+    ),
+    Exercise(
+        "guidance.band",
+        "How far may a count stray?",
+        _band,
+        (
+            Slip("It looks as if the variance was used where its square root is needed.", _around(lambda n, p: 4 * p * (1 - p) * n)),
+            Slip("It looks as if the variance of a coin was taken to be its share. A coin that always falls has no variance.", _around(lambda n, p: 4 * math.sqrt(p * n))),
+            Slip("The middle is right. That is one standard error to each side, not four.", _around(lambda n, p: math.sqrt(p * (1 - p) * n))),
+            Slip("That is the band of the share. The count was asked for.", _around(lambda n, p: 4 * math.sqrt(p * (1 - p) / n), lambda n, p: p)),
+            Slip("That is the band if one coin decides for all pictures at once: the bug of this chapter.", _around(lambda n, p: 4 * n * math.sqrt(p * (1 - p)))),
+            Slip("That is the band of the labels that stay.", _around(lambda n, p: 4 * math.sqrt(p * (1 - p) * n), lambda n, p: (1 - p) * n)),
+        ),
+        _band_inputs,
+        explain=_explain_band,
+    ),
+    Exercise(
+        "guidance.dial",
+        "A dial without a jump",
+        _dial,
+        (
+            Slip("At scale 0 it gives the answer with the label, and next to 0 the one without: the dial jumps.", _jumps),
+            Slip("Below scale 1 it gives the plain conditional answer, whatever the scale. Then the dial has no way down to 0.", _off_up_to_one),
+            Slip("It counts from the conditional answer: at scale 0 it gives that, and at 1 it is guided already.", _from_the_label),
+            Slip("It counts from the conditional answer, and saves a call at 0. In this book 1 switches guidance off.", _from_the_label_saving),
+            Slip("It moves from the conditional answer to the one without a label as the scale grows: the wrong way.", _turned_round),
+            Slip("The formula is right. At 0 and 1 it asks twice, and rounding makes 1 differ from the network's own answer.", _always_twice),
+            Slip("For the answer without a label it asks for class 0. The null label is -1.", _zero_for_none),
+        ),
+        _dial_inputs,
+        _turned,
+        explain=_explain_dial,
+    ),
+    Exercise(
+        "guidance.widths",
+        "Promise and draw, for any two bells",
+        _widths,
+        (
+            Slip("The two are exchanged: first the promised variance, then the drawn one.", lambda wide, narrow, scale: _widths(wide, narrow, scale)[::-1]),
+            Slip("The promise is right. The draws do not keep it: follow the distance of two paths.", lambda wide, narrow, scale: (_widths(wide, narrow, scale)[0],) * 2),
+            Slip("These are the formulas for data of variance 1, with `narrow` for r. Here the data have the variance `wide`.", lambda wide, narrow, scale: _widths(1, narrow, scale)),
+            Slip("These are right for data of variance 1 and r = `narrow` / `wide`. Scale the two variances back.", lambda wide, narrow, scale: _widths(1, narrow / wide, scale)),
+            Slip("The two laws have each other's variance.", lambda wide, narrow, scale: _widths(narrow, wide, scale)),
+            Slip("The promise is right. The other number is the drawn standard deviation, and the variance is asked for.", lambda wide, narrow, scale: (_widths(wide, narrow, scale)[0], _widths(wide, narrow, scale)[1] ** 0.5)),
+            Slip("The drawn one is right. For the promise the variances were averaged, and not the precisions.", lambda wide, narrow, scale: ((1 - scale) * wide + scale * narrow, _widths(wide, narrow, scale)[1])),
+        ),
+        _width_inputs,
+        explain=_explain_widths,
+    ),
+    Exercise(
+        "guidance.accuracy",
+        "Read as asked",
+        _accuracy,
+        (
+            Slip("The share is right. The second number is its variance, without the root.", _share_and(lambda p, n: p * (1 - p) / n)),
+            Slip("The share is right. The second number is how much one picture scatters, and not the share of all of them.", _share_and(lambda p, n: (p * (1 - p)).sqrt())),
+            Slip("The share is right. Its standard error was taken as one over the root of n, as if the share were 0.5 or worse.", _share_and(lambda p, n: torch.tensor(n**-0.5))),
+            Slip("The share is right. The error is that of a count whose variance is its mean: near 1 a share scatters less.", _share_and(lambda p, n: (p / n).sqrt())),
+            Slip("It averages how sure the classifier is. Its verdict is asked for: right or wrong.", _confidence),
+            Slip("That is the share that was misread.", _misread),
+            Slip("Both are in percent. Shares are asked for.", lambda logits, label: tuple(100 * each for each in _accuracy(logits, label))),
+        ),
+        _accuracy_inputs,
+        explain=_explain_accuracy,
+        tolerance=2e-4,
+    ),
+)  # fmt: skip
