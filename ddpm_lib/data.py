@@ -1,91 +1,66 @@
 """Images as one uint8 tensor, and endless batches of them scaled to [-1, 1].
 
-``mnist`` and ``cifar10`` are subsets embedded in the package and need no network; ``mnist-full`` and
-``cifar10-full`` are fetched by torchvision when they are first asked for. An ``.npz`` file or a folder of
-pictures works wherever a name does. See ``embedded/DATA_CARD.md`` for sources, licences and checksums.
+``load_images`` takes the name of a set (``ddpm_lib.sources`` knows those), an ``.npz`` file or a folder of
+pictures (``ddpm_lib.folders`` says what is in it).
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import itertools
+import math
+import operator
 import os
-import shutil
-import sys
-import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SPLITS = ("train", "test")
-EMBEDDED = Path(__file__).parent / "embedded"
-PICTURES = frozenset(".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm".split())
+from . import folders
+from .files import user_path
+from .folders import PICTURES, NoSplit
+from .sources import (
+    DATASETS,
+    EMBEDDED,
+    SPLITS,
+    Source,
+    data_folder,
+    describe,
+    get,
+    torchvision_reader,
+    unknown_name,
+)
+
+__all__ = [
+    "DATASETS",
+    "EMBEDDED",
+    "PICTURES",
+    "SPLITS",
+    "ImageSet",
+    "NoSplit",
+    "Source",
+    "batches",
+    "data_folder",
+    "describe",
+    "get",
+    "load_images",
+    "to_float",
+    "to_uint8",
+]
+
 # ITU-R BT.601, the weights behind Pillow's own conversion to grey.
 LUMINANCE = (0.299, 0.587, 0.114)
 # Without names, labels beyond this are taken for a mistake (a hash, a date), not for a billion classes.
 MOST_UNNAMED_CLASSES = 10_000
-
-
-@dataclass(frozen=True)
-class Source:
-    """One row of ``DATASETS``: what a name stands for and where its pixels are.
-
-    train and test count the images, shape is (C, H, W). ``torchvision`` is empty for a subset embedded in
-    the package; for a full set it is the name of the class in ``torchvision.datasets``, ``files`` are what
-    must be there, ``archives`` what a reader without a network may put there by hand (all relative to the
-    cache folder), and ``stand_in`` is the embedded subset of the same pictures.
-    """
-
-    title: str
-    train: int
-    test: int
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    torchvision: str = ""
-    files: tuple[str, ...] = ()
-    archives: tuple[str, ...] = ()
-    stand_in: str = ""
-
-
-_DIGITS = tuple("0123456789")
-_OBJECTS = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-_MNIST_FILES = tuple(
-    f"MNIST/raw/{part}-ubyte"
-    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-)
-_CIFAR10_FILES = tuple(
-    f"cifar-10-batches-py/{part}"
-    for part in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta")
-)
-
-DATASETS: dict[str, Source] = {
-    "mnist": Source("MNIST subset", 10_000, 1_000, (1, 28, 28), _DIGITS),
-    "cifar10": Source("CIFAR-10 subset", 5_000, 500, (3, 32, 32), _OBJECTS),
-    "mnist-full": Source(
-        "MNIST", 60_000, 10_000, (1, 28, 28), _DIGITS,
-        torchvision="MNIST",
-        files=_MNIST_FILES,
-        archives=tuple(f"{file}.gz" for file in _MNIST_FILES),
-        stand_in="mnist",
-    ),
-    "cifar10-full": Source(
-        "CIFAR-10", 50_000, 10_000, (3, 32, 32), _OBJECTS,
-        torchvision="CIFAR10",
-        files=_CIFAR10_FILES,
-        archives=("cifar-10-python.tar.gz",),
-        stand_in="cifar10",
-    ),
-}  # fmt: skip
+# Pictures with a longer side are photographs that someone forgot to give a size for.
+MOST_PIXELS_A_SIDE = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +101,25 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Class -> how many images it has, in the order of the classes. Classes of one name count together."""
+        counts = dict.fromkeys(self.classes, 0)
+        numbers = self.labels.bincount(minlength=len(self.classes)).tolist()
+        for name, number in zip(self.classes, numbers, strict=True):
+            counts[name] += number
+        return counts
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that tell this set from another: of its shape, its images and its labels.
+
+        The same on every machine and device; names do not enter. 150 MB of images take about 0.3 s.
+        """
+        found = hashlib.blake2b(str(tuple(self.images.shape)).encode(), digest_size=8)
+        for part in (self.images, self.labels):
+            found.update(part.cpu().contiguous().numpy())
+        return found.hexdigest()
+
     def to(self, device: str | torch.device) -> ImageSet:
         """The same set with images and labels on ``device``."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -135,9 +129,11 @@ class ImageSet:
 
         Antialiased bilinear; an image that is not square is first cut to its central square. One channel
         becomes three by repetition, three become one by luminance (ITU-R BT.601). Raises ValueError for a
-        size below 1 or another number of channels.
+        size below 1, another number of channels, or more images of that size than memory holds.
         """
-        _check_size(size, channels)
+        size, channels = _checked_size(size, channels)
+        if size and self.images.shape[-2:] != (size, size):
+            _check_memory(self.name, len(self), channels or self.images.shape[1], size, size)
         return replace(self, images=_converted(self.images, size, channels))
 
 
@@ -152,27 +148,30 @@ def load_images(
     """Images and labels of a named data set, an ``.npz`` file or a folder of pictures.
 
     source: a key of ``DATASETS``; or an ``.npz`` with ``images`` uint8 (N, H, W) or (N, H, W, C), ``labels``
-        integer (N,) and, if you like, ``classes`` (names); or a folder: one sub-folder a class (a flat folder
-        is one class, "all"), directly inside or inside ``train/`` and ``test/``. Where a name and a folder
-        clash, the name wins: write ``./mnist`` for the folder.
-    split: "train" or "test". A folder without ``test/`` and an ``.npz`` are all "train".
-    size, channels: as in ``ImageSet.resized``; pictures of different sizes or modes need them.
+        integer (N,) and, if you like, ``classes`` (names; without them the classes are the labels that
+        occur); or a folder: one sub-folder a class (a flat folder is one class, "all"), directly inside or
+        inside ``train/`` and ``test/``. Where a name and a folder clash, the name wins: write ``./mnist``
+        for the folder.
+    split: "train" or "test". A folder without ``test/`` (or ``val/``) and an ``.npz`` are all "train".
+    size, channels: as in ``ImageSet.resized``; pictures of different sizes or modes need them, and those
+        larger than 512 pixels a size.
     root: where the full sets lie or go (default: ``data_folder()``). They are fetched if they are not there;
         ``cifar10-train.npz`` and ``cifar10-test.npz`` in that folder serve for ``cifar10-full`` too, and
         likewise for MNIST.
     skip_corrupt: leave out pictures of a folder that cannot be read, with a warning that counts them.
 
-    Raises ValueError for bad arguments and bad contents, FileNotFoundError for a path that is not there, and
-    OSError when a full set cannot be fetched.
+    What had to be guessed about a folder, and what is left out, is said in one warning. Raises ValueError
+    for bad arguments and bad contents (NoSplit for a split that is not there), FileNotFoundError for a path
+    that is not there, and OSError when a full set cannot be fetched.
     """
     _check_split(split)
-    _check_size(size, channels)
+    size, channels = _checked_size(size, channels)
     if isinstance(source, str) and source in DATASETS:
-        read = _read_full if DATASETS[source].torchvision else _read_embedded
+        read = _read_embedded if DATASETS[source].shipped else _read_full
         return read(source, split, root).resized(size, channels)
     if source == "":  # what an unset shell variable gives, and Path would take for the current folder
-        raise ValueError(_unknown_name(source))
-    path = Path(source).expanduser()
+        raise ValueError(unknown_name(source))
+    path = user_path(source)
     if path.is_dir():
         return _read_folder(path, split, size, channels, skip_corrupt)
     if path.is_file():
@@ -181,7 +180,7 @@ def load_images(
         return _read_npz(path, split).resized(size, channels)
     if len(path.parts) > 1 or path.suffix:
         raise FileNotFoundError(f"{path} not found: expected a folder of pictures or an .npz file")
-    raise ValueError(_unknown_name(str(source)) + ", or give a folder of pictures or an .npz file")
+    raise ValueError(unknown_name(str(source)) + ", or give a folder of pictures or an .npz file")
 
 
 def batches(
@@ -203,9 +202,12 @@ def batches(
     exactly what the uninterrupted one would. ``flip`` mirrors each image left to right with probability 1/2.
 
     Of each batch, process ``rank`` of ``world`` takes every world-th image, so together the processes see
-    what one process would. Raises ValueError at once, not at the first batch, for a batch size below 1 or
-    not divisible by ``world``, a negative ``start``, or a rank outside 0..world-1.
+    what one process would. Raises ValueError at once, not at the first batch, for a number that is not whole,
+    a batch size below 1 or not divisible by ``world``, a negative ``start``, or a rank outside 0..world-1.
     """
+    batch_size = _whole("batch size", batch_size, "batch_size=128 (--batch-size 128)")
+    start = _whole("start", start, "start=0")
+    rank, world = _whole("rank", rank, "rank=0"), _whole("world", world, "world=1")
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} must be at least 1")
     if world < 1 or not 0 <= rank < world:
@@ -240,64 +242,6 @@ def to_uint8(x: Tensor) -> Tensor:
     if x.isnan().any():
         raise ValueError("images hold NaN: the network or the sampler that made them has diverged")
     return x.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def data_folder(root: str | os.PathLike | None = None) -> Path:
-    """Where full data sets lie: ``root``, else $DDPM_LIB_DATA, else ddpm_lib in the platform's cache."""
-    chosen = root or os.environ.get("DDPM_LIB_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ddpm_lib"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "ddpm_lib"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddpm_lib"
-
-
-def describe(root: str | os.PathLike | None = None) -> list[dict[str, str]]:
-    """One row a named data set, all text: name, images, size, classes, source, here ("yes" or "no")."""
-    return [
-        {
-            "name": name,
-            "images": f"{known.train:,} + {known.test:,} test",
-            "size": f"{known.shape[1]} x {known.shape[2]}, {'grey' if known.shape[0] == 1 else 'colour'}",
-            "classes": str(len(known.classes)),
-            "source": "torchvision, on first use" if known.torchvision else "in the package",
-            "here": "yes" if _is_here(known, data_folder(root)) else "no",
-        }
-        for name, known in DATASETS.items()
-    ]
-
-
-def get(name: str, root: str | os.PathLike | None = None) -> Path:
-    """Make sure that data set ``name`` is on this machine, and return the folder that holds it.
-
-    Fetches a full set with a progress bar into ``data_folder(root)``, unless it is there; what is embedded
-    needs nothing. The files appear in their places only when all of them are fetched, checked and unpacked.
-    Archives put into the folder by hand are used instead of the network. Raises ValueError for an unknown
-    name and OSError when fetching fails; the message says what to do without a network.
-    """
-    if name not in DATASETS:
-        raise ValueError(_unknown_name(name))
-    known = DATASETS[name]
-    if not known.torchvision:
-        return EMBEDDED
-    folder = data_folder(root)
-    if _is_here(known, folder):
-        return folder
-    reader = _torchvision(name)
-    try:
-        _fetch(reader, name, folder)
-    except (OSError, RuntimeError, EOFError, zlib.error, HTTPException) as error:
-        # Where torchvision has tried several mirrors, it tells of each; the last one's reason is enough.
-        reason = " ".join(str(error).split()).rpartition("got: ")[2].strip("<>") or type(error).__name__
-        stand_in = DATASETS[known.stand_in]
-        raise OSError(
-            f"could not fetch {name} ({reason}); without a network use --data {known.stand_in} "
-            f"({stand_in.train:,} images, in the package), or put {', '.join(known.archives)} into {folder} "
-            "by hand"
-        ) from error
-    return folder
 
 
 def _stream(
@@ -383,10 +327,10 @@ def _decoded(name: str, split: str) -> Tensor:
 
 def _read_full(name: str, split: str, root) -> ImageSet:
     folder, known = get(name, root), DATASETS[name]
-    own = _own_files(known, folder)[SPLITS.index(split)]
+    own = known.own_files(folder)[split]
     if own.is_file():
         return _as_named(_read_npz(own, "train"), name, split, own)
-    reader = _torchvision(name)
+    reader = torchvision_reader(name)
     try:
         full = reader(root=folder, train=split == "train")
         images, labels = torch.as_tensor(full.data), torch.as_tensor(full.targets)
@@ -397,10 +341,6 @@ def _read_full(name: str, split: str, root) -> ImageSet:
         raise ValueError(
             f"{name}: the files in {damaged} are damaged; delete that folder and it will be fetched again"
         ) from error
-
-
-def _own_files(known: Source, folder: Path) -> list[Path]:
-    return [folder / f"{known.stand_in}-{split}.npz" for split in SPLITS]
 
 
 def _as_named(found: ImageSet, name: str, split: str, path: Path) -> ImageSet:
@@ -414,40 +354,9 @@ def _as_named(found: ImageSet, name: str, split: str, path: Path) -> ImageSet:
     return replace(found, name=name, split=split)
 
 
-def _is_here(known: Source, folder: Path) -> bool:
-    as_fetched = [folder / file for file in known.files]
-    return any(all(path.is_file() for path in files) for files in (as_fetched, _own_files(known, folder)))
-
-
-def _torchvision(name: str):
-    try:
-        from torchvision import datasets
-    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another version of torch
-        raise ValueError(
-            f"{name} needs torchvision, which cannot be imported ({' '.join(str(error).split())}): install it "
-            f"to match your torch, or use {DATASETS[name].stand_in} (in the package)"
-        ) from error
-    return getattr(datasets, DATASETS[name].torchvision)
-
-
-def _fetch(reader, name: str, folder: Path) -> None:
-    known = DATASETS[name]
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as staging:
-        staging = Path(staging)
-        for archive in known.archives:
-            if (folder / archive).is_file():
-                (staging / archive).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / archive, staging / archive)
-        reader(root=staging, download=True)
-        for file in known.files:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staging / file, folder / file)
-
-
 def _read_npz(path: Path, split: str) -> ImageSet:
     if split == "test":
-        raise ValueError(f"{path} has no test split: an .npz is all train; give the test images' own file")
+        raise NoSplit(f"{path} has no test split: an .npz is all train; give the test images' own file")
     images, labels, classes = _npz_arrays(path)
     if images.dtype != "uint8":
         raise ValueError(f"{path}: images must be uint8 in 0..255, not {images.dtype}")
@@ -464,20 +373,35 @@ def _read_npz(path: Path, split: str) -> ImageSet:
             f"{path}: labels must be integers of shape ({len(images)},), one an image, not {labels.dtype} "
             f"{labels.shape}"
         )
-    labels = torch.from_numpy(labels.astype("int64"))
+    labels, named = _named_labels(path, labels, classes)
+    if classes is None and named != tuple(str(n) for n in range(len(named))):
+        warnings.warn(
+            f"{path}: no array classes, so that the classes are the {len(named)} labels that occur, from "
+            f"{named[0]} to {named[-1]}, and are called by those numbers",
+            stacklevel=3,
+        )
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, labels, _class_names(path, classes, labels), str(path), split)
+    found = ImageSet(images, labels, named, str(path), split)
+    _say_empty(found, stacklevel=4)
+    return found
 
 
-def _class_names(path: Path, classes, labels: Tensor) -> tuple[str, ...]:
-    if classes is None:
-        top = int(labels.max()) if len(labels) else 0
-        if top > MOST_UNNAMED_CLASSES:
-            raise ValueError(f"{path}: label {top} with no array classes to name it: is that really a class?")
-        return tuple(str(n) for n in range(max(top, 0) + 1))
-    if classes.ndim != 1 or classes.dtype.kind not in "Uiu":
-        raise ValueError(f"{path}: classes must be a list of names, not {classes.dtype} {classes.shape}")
-    return tuple(str(name) for name in classes)
+def _named_labels(path: Path, labels, classes) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels as int64 and one name each; without names, the labels that occur are the classes."""
+    import numpy as np
+
+    if classes is not None:
+        if classes.ndim != 1 or classes.dtype.kind not in "Uiu":
+            raise ValueError(f"{path}: classes must be a list of names, not {classes.dtype} {classes.shape}")
+        return torch.from_numpy(labels.astype("int64")), tuple(str(name) for name in classes)
+    occurring, ranks = np.unique(labels, return_inverse=True)
+    if len(labels) and occurring[0] < 0:
+        raise ValueError(f"{path}: label {occurring[0]} is out of range: labels are at least 0")
+    if len(labels) and occurring[-1] > MOST_UNNAMED_CLASSES:
+        raise ValueError(
+            f"{path}: label {occurring[-1]} with no array classes to name it: is that really a class?"
+        )
+    return torch.from_numpy(ranks.astype("int64")), tuple(str(label) for label in occurring)
 
 
 def _npz_arrays(path: Path):
@@ -491,7 +415,15 @@ def _npz_arrays(path: Path):
                 found = ", ".join(file.files) or "none"
                 raise ValueError(f"{path}: needs the arrays images and labels, has: {found}")
             return file["images"], file["labels"], file["classes"] if "classes" in file.files else None
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, TypeError) as error:
+    except (
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        TypeError,
+        MemoryError,
+    ) as error:
         reason = " ".join(str(error).split())
         if reason.startswith(str(path)):
             raise
@@ -501,105 +433,55 @@ def _npz_arrays(path: Path):
 
 
 def _read_folder(folder: Path, split: str, size, channels, skip_corrupt: bool) -> ImageSet:
-    files, labels, classes = _listed(folder, split)
+    listing = folders.listed(folder, split)
+    if listing.said:
+        warnings.warn(f"{folder}: {listing.said}", stacklevel=3)
+    files, count = listing.files, len(listing.files)
     images, kept, first, skipped = None, [], None, []
-    for path, label in zip(files, labels, strict=True):
-        image = _decode(path)
-        if image is None:
+    for path, label in zip(files, listing.labels, strict=True):
+        try:
+            image = torch.from_numpy(folders.read_picture(path)).permute(2, 0, 1)
+        except folders.Damaged:
             if not skip_corrupt:
-                raise ValueError(
-                    f"{path} cannot be read as a picture (truncated, or no picture at all): mend or delete "
-                    "it, or leave such files out with skip_corrupt=True (--skip-corrupt)"
-                )
+                raise
             skipped.append(path)
             continue
         image = _converted(image[None], size, channels)[0]
         if images is None:
-            images, first = image.new_empty(len(files), *image.shape), path
+            images, first = _room(folder, count, image, size), path
         _check_alike(folder, first, images.shape[1:], path, image.shape)
         images[len(kept)] = image
         kept.append(label)
     if not kept:
-        raise ValueError(f"{folder}: none of the {len(files)} pictures can be read, the first is {files[0]}")
+        raise ValueError(f"{folder}: none of the {count} pictures can be read, the first is {files[0]}")
     if skipped:
         warnings.warn(
-            f"{folder}: left out {len(skipped)} of {len(files)} pictures that cannot be read, the first is "
+            f"{folder}: left out {len(skipped)} of {count} pictures that cannot be read, the first is "
             f"{skipped[0]}",
             stacklevel=3,
         )
-    return ImageSet(images[: len(kept)], torch.tensor(kept), classes, str(folder), split)
+    found = ImageSet(images[: len(kept)], torch.tensor(kept), listing.classes, str(folder), split)
+    if split == "train":
+        _say_empty(found, stacklevel=4)
+    return found
 
 
-def _listed(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[str, ...]]:
-    """Picture files, their labels and the class names; classes are numbered alike in both splits."""
-    names = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    # A set that merely has a class called "train" is not split: so both, or nothing but these two.
-    if names and (names >= set(SPLITS) or names <= set(SPLITS)):
-        by_split = {part: _by_class(folder / part) for part in SPLITS if part in names}
-    else:
-        by_split = {"train": _by_class(folder)}
-    if split not in by_split:
+def _room(folder: Path, count: int, image: Tensor, size: int | None) -> Tensor:
+    """An empty tensor for count images like this one. Raises ValueError if that cannot be meant."""
+    c, h, w = image.shape
+    if size is None and max(h, w) > MOST_PIXELS_A_SIDE:
         raise ValueError(
-            f"{folder} has no {split} split (only {', '.join(by_split)}): pictures for it go into "
-            f"{folder / split}, those for the other into {folder / next(iter(by_split))}"
+            f"{folder}: pictures of {w} x {h} are too large to train on as they are: bring them to one size "
+            "with e.g. size=64 (--size 64)"
         )
-    chosen = by_split[split]
-    if not chosen:
-        raise ValueError(
-            f"{folder}: no pictures for split {split!r}; expected one sub-folder a class, or all in one "
-            f"folder, of {' '.join(sorted(PICTURES))}"
-        )
-    classes = tuple(sorted(by_split.get("train") or chosen))
-    if unknown := sorted(set(chosen) - set(classes)):
-        raise ValueError(f"{folder}: {split} has classes that train lacks: {', '.join(unknown)}")
-    files = [path for name in classes for path in chosen.get(name, ())]
-    labels = [label for label, name in enumerate(classes) for _ in chosen.get(name, ())]
-    return files, labels, classes
-
-
-def _by_class(base: Path) -> dict[str, list[Path]]:
-    loose = _pictures(base, base.glob("*"))
-    pictures = {sub.name: _pictures(sub, sub.rglob("*")) for sub in base.iterdir() if sub.is_dir()}
-    pictures = {name: files for name, files in pictures.items() if files and not name.startswith(".")}
-    if loose and pictures:
-        raise ValueError(
-            f"{base}: pictures both inside and outside of class folders, e.g. {loose[0]}: move those into one"
-        )
-    return {"all": loose} if loose else pictures
-
-
-def _pictures(base: Path, paths: Iterable[Path]) -> list[Path]:
-    def belongs(path: Path) -> bool:
-        # Hidden files and folders are what editors, notebooks and unpackers leave behind.
-        hidden = any(part.startswith(".") for part in path.relative_to(base).parts)
-        return path.suffix.lower() in PICTURES and not hidden and path.is_file()
-
-    return sorted(filter(belongs, paths), key=lambda path: path.relative_to(base).as_posix())
-
-
-def _decode(path: Path) -> Tensor | None:
-    """uint8 (1 or 3, H, W); None if the file cannot be read. Transparent parts become white."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
+    _check_memory(str(folder), count, c, h, w)
     try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
-    except (PermissionError, MemoryError):
-        raise
-    except Exception:  # Pillow's decoders raise almost anything on a damaged file
-        return None
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+        return image.new_empty(count, c, h, w)
+    except (MemoryError, RuntimeError) as error:
         raise ValueError(
-            f"{path} has more than 8 bits a channel ({picture.mode}): convert it to 8 bits first"
-        )
-    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
-    if "transparency" in picture.info or picture.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    pixels = torch.from_numpy(np.array(picture.convert(mode)))
-    return pixels[None] if mode == "L" else pixels.permute(2, 0, 1)
+            f"{folder}: no memory is left for {count:,} images of {w} x {h}: give a smaller size, e.g. size=64 "
+            "(--size 64)"
+        ) from error
 
 
 def _check_alike(folder: Path, first: Path, expected, path: Path, found) -> None:
@@ -622,17 +504,54 @@ def _check_split(split: str) -> None:
         raise ValueError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
 
 
-def _check_size(size: int | None, channels: int | None) -> None:
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+def _checked_size(size, channels) -> tuple[int | None, int | None]:
+    """Both as Python's own integers, or None."""
+    pixels, planes = _index(size), _index(channels)
+    if size is not None and (pixels is None or pixels < 1):
         raise ValueError(f"size {size!r} must be a whole number of pixels, at least 1 (e.g. 28, 32 or 64)")
-    if channels not in (None, 1, 3) or isinstance(channels, bool):
+    if channels is not None and planes not in (1, 3):
         raise ValueError(f"channels {channels!r}: choose 1 (grey) or 3 (colour)")
+    return pixels, planes
 
 
-def _unknown_name(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"unknown data set {name!r}{hint}: choose from {', '.join(DATASETS)}"
+def _whole(what: str, value, example: str) -> int:
+    if (number := _index(value)) is None:
+        raise ValueError(f"{what} {value!r} must be a whole number, e.g. {example}")
+    return number
+
+
+def _index(value) -> int | None:
+    """A whole number of any library as Python's own; None for what is not whole by its type: 8.0, True, "8"."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _check_memory(name: str, count: int, c: int, h: int, w: int) -> None:
+    memory, needed = _machine_memory(), count * c * h * w
+    if needed > memory / 2:
+        raise ValueError(
+            f"{name}: {count:,} images of {w} x {h} take {needed / 2**30:,.1f} GiB, more than half of this "
+            f"machine's {memory / 2**30:,.1f}: give a smaller size, e.g. size=64 (--size 64), or fewer images"
+        )
+
+
+def _machine_memory() -> float:
+    """In bytes; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def _say_empty(images: ImageSet, stacklevel: int) -> None:
+    """Warns of classes that no image shows: nothing will be learnt of them."""
+    if empty := [name for name, count in images.counts.items() if not count]:
+        warnings.warn(
+            f"{images.name}: {len(empty)} of {len(images.counts)} classes have no image, the first is {empty[0]}",
+            stacklevel=stacklevel,
+        )
 
 
 def _kind(dtype: torch.dtype) -> str:

@@ -1,16 +1,10 @@
-import dataclasses
-import gzip
 import hashlib
 import io
 import os
-import pickle
 import re
-import subprocess
-import sys
-import tarfile
-import urllib.error
-import urllib.request
+import time
 import warnings
+import zipfile
 from itertools import islice
 from pathlib import Path
 
@@ -22,20 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddpm_lib import data
-from ddpm_lib.data import (
-    DATASETS,
-    EMBEDDED,
-    ImageSet,
-    batches,
-    describe,
-    get,
-    load_images,
-    to_float,
-    to_uint8,
-)
-
-SUBSETS = [name for name in DATASETS if not DATASETS[name].torchvision]
-FULL_SETS = [name for name in DATASETS if DATASETS[name].torchvision]
+from ddpm_lib.data import DATASETS, ImageSet, batches, load_images, to_float, to_uint8
 
 
 def numbered(count: int, c: int = 1, h: int = 2, w: int = 3) -> ImageSet:
@@ -61,17 +42,6 @@ def raises(error: type[Exception], *words: str):
     return pytest.raises(
         error, match=r"\A" + "".join(f"(?=.*{re.escape(word)})" for word in words) + r"[^\n]*\Z"
     )
-
-
-def picture(path: Path, size=(4, 4), mode="RGB", shade=100) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    colour = (
-        shade
-        if len(Image.new(mode, (1, 1)).getbands()) == 1
-        else (shade,) * len(Image.new(mode, (1, 1)).getbands())
-    )
-    Image.new(mode, size, colour).save(path)
-    return path
 
 
 def contents(folder: Path) -> set[str]:
@@ -196,11 +166,27 @@ def test_batches_on_a_gpu_equal_those_on_the_cpu():
         ({"batch_size": 4, "rank": -1, "world": 2}, ["rank -1"]),
         ({"batch_size": 4, "world": 0}, ["rank 0 of 0"]),
         ({"batch_size": 4, "start": -1}, ["start -1"]),
+        ({"batch_size": 8.0}, ["batch size 8.0", "whole number", "--batch-size 128"]),
+        ({"batch_size": np.float64(8)}, ["batch size", "whole number"]),
+        ({"batch_size": True}, ["batch size True", "whole number"]),
+        ({"batch_size": "8"}, ["batch size '8'", "whole number"]),
+        ({"batch_size": None}, ["batch size None", "whole number"]),
+        ({"batch_size": 4, "start": 1.0}, ["start 1.0", "whole number"]),
+        ({"batch_size": 4, "rank": 0.0, "world": 2}, ["rank 0.0", "whole number"]),
+        ({"batch_size": 4, "world": "2"}, ["world '2'", "whole number"]),
     ],
 )
 def test_bad_batches_are_refused_at_the_call(bad, words):
     with raises(ValueError, *words):
         batches(numbered(8), **bad)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_whole_numbers_of_every_library_are_whole(kind):
+    images = numbered(9, c=3, h=4, w=4)
+    plain = first(2, images, 4, start=3, rank=1, world=2)
+    assert same(plain, first(2, images, kind(4), start=kind(3), rank=kind(1), world=kind(2)))
+    assert torch.equal(images.resized(kind(2), kind(1)).images, images.resized(2, 1).images)
 
 
 # Scaling and resizing
@@ -297,249 +283,74 @@ def test_bad_size(size):
         load_images("mnist", size=size)
 
 
-@pytest.mark.parametrize("channels", [0, 2, 4, "3", True])
+@pytest.mark.parametrize("channels", [0, 2, 4, "3", True, 3.0])
 def test_bad_channels(channels):
     with raises(ValueError, "channels", repr(channels), "1 (grey) or 3 (colour)"):
         load_images("mnist", channels=channels)
 
 
-# The embedded subsets
+def test_a_size_that_memory_cannot_hold_is_refused(monkeypatch):
+    digits = load_images("mnist", "test")
+    monkeypatch.setattr(data, "_machine_memory", lambda: 2 * 1_000 * 64 * 64)
+    assert digits.resized(64).images.shape == (1_000, 1, 64, 64)
+    for size, channels in ((65, None), (64, 3)):
+        with raises(ValueError, "mnist", f"1,000 images of {size} x {size}", "give a smaller size"):
+            digits.resized(size, channels)
+    monkeypatch.setattr(data, "_machine_memory", lambda: 1)
+    assert digits.resized(28).images.shape == digits.images.shape  # nothing new is needed
 
 
-@pytest.mark.parametrize("name", SUBSETS)
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_subset_is_what_the_data_card_says(name, split):
-    subset, known = load_images(name, split), DATASETS[name]
-    count = getattr(known, split)
-    assert subset.images.shape == (count, *known.shape) and len(subset) == count
-    assert subset.labels.bincount().tolist() == [count // 10] * 10
-    assert torch.equal(subset.labels[:20], torch.arange(20) % 10)
-    row = re.search(
-        rf"`{name}-{split}.webp` \| ([\d,]+) \| ([\d,]+) \| `(\w+)`", (EMBEDDED / "DATA_CARD.md").read_text()
-    )
-    assert int(row[1].replace(",", "")) == count
-    assert int(row[2].replace(",", "")) == (EMBEDDED / f"{name}-{split}.webp").stat().st_size
-    assert row[3] == hashlib.sha256(subset.images.numpy().tobytes()).hexdigest()
+def test_this_machine_says_how_much_memory_it_has():
+    assert 2**28 < data._machine_memory() < 2**50
 
 
-@pytest.mark.parametrize("name", SUBSETS)
-def test_no_image_is_in_both_splits_or_twice_in_one(name):
-    images = [
-        image.numpy().tobytes() for split in ("train", "test") for image in load_images(name, split).images
+# What a set says of itself
+
+
+def a_set(images=None, labels=(0, 2, 0, 2, 2), classes=("ant", "bee", "cat")) -> ImageSet:
+    if images is None:
+        images = torch.arange(5 * 3 * 2 * 4).to(torch.uint8).reshape(5, 3, 2, 4)
+    return ImageSet(images, torch.tensor(labels), classes, "a set", "train")
+
+
+def test_counts_are_in_the_order_of_the_classes():
+    assert list(a_set().counts.items()) == [("ant", 2), ("bee", 0), ("cat", 3)]
+    assert a_set(classes=("z", "a", "z")).counts == {"z": 5, "a": 0}
+    assert set(load_images("cifar10", "test").counts.values()) == {50}
+
+
+def test_a_digest_is_the_hash_of_the_shape_the_images_and_the_labels():
+    images = a_set()
+    content = b"(5, 3, 2, 4)" + bytes(range(120)) + np.array([0, 2, 0, 2, 2], "<i8").tobytes()
+    assert images.digest() == hashlib.blake2b(content, digest_size=8).hexdigest()
+    assert images.digest() == a_set(classes=("x", "y", "z")).digest() and len(images.digest()) == 16
+
+
+def test_a_digest_knows_every_change():
+    images = a_set()
+    pixel = images.images.clone()
+    pixel[4, 2, 1, 3] ^= 1
+    others = [
+        a_set(pixel),
+        a_set(labels=(0, 2, 0, 2, 1)),
+        a_set(images.images.reshape(5, 3, 4, 2)),
+        a_set(images.images.flip(0)),
+        a_set(images.images[:4], labels=(0, 2, 0, 2)),
     ]
-    assert len(set(images)) == len(images)
+    assert len({other.digest() for other in [images, *others]}) == 6
 
 
-def test_labels_fit_the_pictures():
-    # The nearest class mean is right for four digits in five; with shuffled labels for one in ten.
-    train, test = load_images("mnist"), load_images("mnist", "test")
-    means = torch.stack(
-        [to_float(train.images[train.labels == label]).mean(0).flatten() for label in range(10)]
-    )
-    guesses = torch.cdist(to_float(test.images).flatten(1), means).argmin(1)
-    assert (guesses == test.labels).float().mean() > 0.75
+def test_a_digest_does_not_depend_on_how_the_images_lie_in_memory():
+    images = a_set()
+    assert a_set(images.images.contiguous(memory_format=torch.channels_last)).digest() == images.digest()
+    assert a_set(images.images.repeat_interleave(2, 0)[::2]).digest() == images.digest()
 
 
-def test_changing_images_in_place_does_not_reach_the_next_reader():
-    mine = load_images("mnist", "test")
-    mine.images.zero_()
-    assert load_images("mnist", "test").images.any()
-
-
-def test_importing_the_module_brings_no_pillow_and_no_torchvision():
-    code = "import sys, ddpm_lib.data; print({'torchvision', 'PIL', 'matplotlib'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "set()"
-
-
-def test_describe_has_a_row_for_every_name(tmp_path):
-    rows = describe(tmp_path)
-    assert [row["name"] for row in rows] == list(DATASETS)
-    assert {row["name"]: row["here"] for row in rows} == {
-        name: "yes" if name in SUBSETS else "no" for name in DATASETS
-    }
-    assert not contents(tmp_path)
-
-
-# Names
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"), [("mnits", "mnist"), ("MNIST", "mnist"), ("cifar-10", "cifar10")]
-)
-def test_a_mistyped_name_is_recognised(typed, meant, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for ask in (load_images, get):
-        with raises(ValueError, repr(typed), f"did you mean {meant}?", *DATASETS):
-            ask(typed)
-    assert not contents(tmp_path)
-
-
-def test_unknown_names_paths_and_splits(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with raises(ValueError, "unknown data set 'zebras'", "folder of pictures", ".npz", *DATASETS):
-        load_images("zebras")
-    with raises(ValueError, "unknown data set ''"):
-        load_images("")
-    with raises(FileNotFoundError, "zebras", "not found"):
-        load_images("some/zebras")
-    with raises(FileNotFoundError, "zebras.npz", "not found"):
-        load_images("zebras.npz")
-    with raises(ValueError, "'valid'", "train, test"):
-        load_images("mnist", "valid")
-    (tmp_path / "notes.txt").write_text("zebras")
-    with raises(ValueError, "notes.txt", "neither a folder of pictures nor an .npz"):
-        load_images("notes.txt")
-
-
-def test_a_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    picture(tmp_path / "mnist" / "a.png")
-    assert len(load_images("mnist", "test")) == 1_000
-    assert len(load_images("./mnist")) == 1
-
-
-# Folders
-
-
-@settings(max_examples=10, deadline=None)
-@given(
-    count=st.integers(1, 12),
-    c=st.sampled_from([1, 3]),
-    h=st.integers(1, 9),
-    w=st.integers(1, 9),
-    seed=st.integers(0, 99),
-)
-def test_npz_and_folder_give_back_what_was_saved(tmp_path_factory, count, c, h, w, seed):
-    folder = tmp_path_factory.mktemp("round")
-    g = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(256, (count, h, w, c), generator=g, dtype=torch.uint8).numpy()
-    labels = (torch.arange(count) % 3).sort().values
-    classes = ("ant", "bee", "cat")[: int(labels.max()) + 1]
-    np.savez(folder / "set.npz", images=pixels[..., 0] if c == 1 else pixels, labels=labels, classes=classes)
-    for n, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        path = folder / "set" / classes[label] / f"{n:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0] if c == 1 else image).save(path)
-    for source in (folder / "set.npz", str(folder / "set")):
-        loaded = load_images(source)
-        assert np.array_equal(loaded.images.permute(0, 2, 3, 1).numpy(), pixels)
-        assert torch.equal(loaded.labels, labels) and loaded.classes == classes
-        assert (loaded.name, loaded.split) == (str(source), "train")
-        assert torch.equal(load_images(source, size=5, channels=3).images, loaded.resized(5, 3).images)
-
-
-def test_a_flat_folder_is_one_class_and_what_is_no_picture_is_ignored(tmp_path):
-    picture(tmp_path / "b.PNG", shade=2)
-    picture(tmp_path / "a.webp", shade=1)
-    picture(tmp_path / ".ipynb_checkpoints" / "a.png")
-    (tmp_path / "._a.png").write_bytes(b"left by an unpacker")
-    (tmp_path / "labels.txt").write_text("a b")
-    loaded = load_images(tmp_path)
-    assert loaded.classes == ("all",) and loaded.labels.tolist() == [0, 0] and len(loaded) == 2
-
-
-def test_both_splits_number_their_classes_alike(tmp_path):
-    for path in ("train/ant/1.png", "train/bee/1.png", "train/cat/1.png", "test/cat/1.png"):
-        picture(tmp_path / path)
-    assert load_images(tmp_path).labels.tolist() == [0, 1, 2]
-    test = load_images(tmp_path, "test")
-    assert test.labels.tolist() == [2] and test.classes == ("ant", "bee", "cat") and test.split == "test"
-    picture(tmp_path / "test" / "dog" / "1.png")
-    with raises(ValueError, "test has classes that train lacks", "dog"):
-        load_images(tmp_path, "test")
-
-
-def test_a_class_may_be_called_train(tmp_path):
-    picture(tmp_path / "train" / "1.png")
-    picture(tmp_path / "bus" / "1.png")
-    assert load_images(tmp_path).classes == ("bus", "train")
-
-
-def test_no_test_split(tmp_path):
-    picture(tmp_path / "set" / "ant" / "1.png")
-    np.savez(tmp_path / "set.npz", images=np.zeros((1, 2, 2), np.uint8), labels=[0])
-    for source in (tmp_path / "set", tmp_path / "set.npz"):
-        with raises(ValueError, "no test split", str(source)):
-            load_images(source, "test")
-
-
-def test_a_folder_without_images(tmp_path):
-    (tmp_path / "ant").mkdir()
-    (tmp_path / "ant" / "notes.txt").write_text("no ants")
-    with raises(ValueError, str(tmp_path), "no pictures", ".png"):
-        load_images(tmp_path)
-
-
-def test_pictures_beside_class_folders(tmp_path):
-    picture(tmp_path / "ant" / "1.png")
-    picture(tmp_path / "stray.png")
-    with raises(ValueError, "stray.png", "class folders"):
-        load_images(tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_a_corrupt_picture_is_named_and_skipped_only_when_asked(tmp_path, damage):
-    for n in range(3):
-        rng = np.random.default_rng(n)
-        path = tmp_path / "ant" / f"{n}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(256, size=(16, 16, 3), dtype=np.uint8)).save(path)
-    bad = tmp_path / "ant" / "1.png"
-    whole = bad.read_bytes()
-    bad.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not a picture"}[damage])
-    before = contents(tmp_path)
-    with raises(ValueError, str(bad), "cannot be read", "skip_corrupt"):
-        load_images(tmp_path)
-    with pytest.warns(UserWarning, match=r"left out 1 of 3 .*1\.png") as caught:
-        loaded = load_images(tmp_path, skip_corrupt=True)
-    assert caught[0].filename == __file__
-    assert len(loaded) == 2 and loaded.labels.tolist() == [0, 0]
-    for path in (tmp_path / "ant").iterdir():
-        path.write_bytes(b"")
-    with raises(ValueError, "none of the 3 pictures"):
-        load_images(tmp_path, skip_corrupt=True)
-    assert contents(tmp_path) == before
-
-
-def test_mixed_sizes(tmp_path):
-    one, other = picture(tmp_path / "1.png", (4, 4)), picture(tmp_path / "2.png", (6, 5))
-    with raises(ValueError, f"{one} is 4 x 4", f"{other} is 6 x 5", "size=32"):
-        load_images(tmp_path)
-    assert load_images(tmp_path, size=8).images.shape == (2, 3, 8, 8)
-
-
-def test_mixed_modes(tmp_path):
-    one, other = picture(tmp_path / "1.png", mode="L"), picture(tmp_path / "2.png", mode="RGB")
-    with raises(ValueError, f"{one} is grey", f"{other} is colour", "channels=3"):
-        load_images(tmp_path)
-    for channels in (1, 3):
-        assert (load_images(tmp_path, channels=channels).images == 100).all()
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_modes(tmp_path, mode):
-    clear = Image.new(mode, (4, 4), 0 if mode in ("1", "L", "P") else (0,) * len(mode))
-    clear.save(tmp_path / ("1.tif" if mode == "CMYK" else "1.png"))
-    loaded = load_images(tmp_path).images
-    assert loaded.shape[1] == (1 if mode in ("1", "L", "LA") else 3)
-    # What is transparent becomes white, and no ink at all is white too; the rest is black.
-    assert (loaded == (255 if mode in ("LA", "RGBA", "CMYK") else 0)).all()
-
-
-def test_sixteen_bits_are_refused(tmp_path):
-    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    with raises(ValueError, "deep.png", "8 bits"):
-        load_images(tmp_path)
-
-
-def test_a_turned_photograph_is_turned_back(tmp_path):
-    upright = np.zeros((6, 4, 3), np.uint8)
-    upright[:3] = 255
-    exif = Image.Exif()
-    exif[274] = 6  # orientation: the camera lay on its side, turn a quarter clockwise to see it upright
-    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(load_images(tmp_path).images[0].permute(1, 2, 0).numpy(), upright)
+def test_a_digest_of_all_of_cifar10_takes_well_under_a_second():
+    full = a_set(torch.zeros(50_000, 3, 32, 32, dtype=torch.uint8), labels=[0] * 50_000)
+    began = time.process_time()
+    full.digest()
+    assert time.process_time() - began < 1
 
 
 # .npz
@@ -599,6 +410,59 @@ def test_a_flipped_byte_in_an_npz(tmp_path):
         load_images(path)
 
 
+def npz(path: Path, labels, **classes) -> Path:
+    np.savez(path, images=np.zeros((len(labels), 2, 2), np.uint8), labels=labels, **classes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("labels", "counts", "numbered"),
+    [
+        ([0, 7, 900, 7], {"0": 1, "7": 2, "900": 1}, [0, 1, 2, 1]),
+        ([3, 1, 2], {"1": 1, "2": 1, "3": 1}, [2, 0, 1]),
+        ([10, 9, 2], {"2": 1, "9": 1, "10": 1}, [2, 1, 0]),
+        ([5, 5], {"5": 2}, [0, 0]),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.int64, np.uint16])
+def test_labels_without_names_are_the_classes_that_occur(tmp_path, labels, counts, numbered, kind):
+    path = npz(tmp_path / "a.npz", np.array(labels, kind))
+    with pytest.warns(UserWarning, match=rf"a\.npz: .* {len(counts)} labels that occur") as caught:
+        loaded = load_images(path)
+    assert list(loaded.counts.items()) == list(counts.items()) and loaded.labels.tolist() == numbered
+    assert loaded.labels.dtype == torch.int64 and caught[0].filename == __file__
+
+
+def test_labels_that_count_from_nought_are_their_own_classes(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_images(npz(tmp_path / "a.npz", [2, 0, 1, 1]))
+    assert loaded.classes == ("0", "1", "2") and loaded.labels.tolist() == [2, 0, 1, 1]
+
+
+def test_a_class_that_was_named_and_has_no_picture_is_kept_and_said(tmp_path):
+    path = npz(tmp_path / "a.npz", [0, 3], classes=["ant", "bee", "cat", "dog"])
+    with pytest.warns(UserWarning) as caught:
+        loaded = load_images(path)
+    assert loaded.counts == {"ant": 1, "bee": 0, "cat": 0, "dog": 1} and loaded.labels.tolist() == [0, 3]
+    assert [str(warning.message) for warning in caught] == [
+        f"{path}: 2 of 4 classes have no image, the first is bee"
+    ]
+    assert caught[0].filename == __file__
+
+
+def test_an_array_larger_than_memory_is_one_line(tmp_path):
+    path, header = tmp_path / "a.npz", io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 999, 999)}
+    )
+    np.savez(path, labels=LABELS)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("images.npy", header.getvalue())
+    with raises(ValueError, str(path), "cannot be read as an .npz", "allocate"):
+        load_images(path)
+
+
 def test_a_pickle_called_npz_is_never_run(tmp_path):
     path = tmp_path / "set.npz"
     path.write_bytes(b"cos\nmkdir\n(S'" + str(tmp_path / "owned").encode() + b"'\ntR.")
@@ -628,190 +492,6 @@ def test_an_image_set_checks_its_parts():
                     **bad,
                 }
             )
-
-
-# Full sets
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    pytest.importorskip("torchvision")
-
-    def refuse(*args, **kwargs):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-
-
-@pytest.mark.parametrize("name", FULL_SETS)
-def test_without_a_network_the_embedded_subset_is_named(name, tmp_path, no_network):
-    known = DATASETS[name]
-    for ask in (load_images, get):
-        with raises(
-            OSError, name, "no route to host", f"--data {known.stand_in}", known.archives[0], str(tmp_path)
-        ):
-            ask(name, root=tmp_path)
-    assert not contents(tmp_path)
-    assert f"{DATASETS[known.stand_in].train:,} images, in the package" in str(
-        pytest.raises(OSError, get, name, tmp_path).value
-    )
-
-
-def test_the_cache_folder_is_taken_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDPM_LIB_DATA", str(tmp_path))
-    assert data.data_folder() == tmp_path and data.data_folder("elsewhere") == Path("elsewhere")
-    monkeypatch.delenv("DDPM_LIB_DATA")
-    assert data.data_folder().name == "ddpm_lib"
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def idx(array: np.ndarray) -> bytes:
-    """The format of MNIST's files: 0, 0, type, number of axes, lengths as big-endian int32, bytes."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
-
-
-@pytest.fixture
-def tiny_mnist(monkeypatch):
-    """torchvision's MNIST with archives of 5 and 3 images, and a network that serves them."""
-    torchvision = pytest.importorskip("torchvision")
-    rng = np.random.default_rng(0)
-    parts = {}
-    for part, count in (("train", 5), ("t10k", 3)):
-        parts[f"{part}-images-idx3-ubyte.gz"] = gzip.compress(
-            idx(rng.integers(256, size=(count, 28, 28), dtype=np.uint8))
-        )
-        parts[f"{part}-labels-idx1-ubyte.gz"] = gzip.compress(idx(np.arange(count, dtype=np.uint8)))
-    sums = [(name, md5(content)) for name, content in parts.items()]
-    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
-    parts["requests"] = []
-
-    class Answer(io.BytesIO):
-        def __init__(self, url):
-            super().__init__(parts[url.rsplit("/", 1)[1]])
-            self.url, self.length = url, len(self.getbuffer())
-
-    def serve(request, *args, **kwargs):
-        parts["requests"].append(request.full_url)
-        return Answer(request.full_url)
-
-    monkeypatch.setattr(urllib.request, "urlopen", serve)
-    return parts
-
-
-def test_fetching_shows_progress_leaves_only_the_files_and_happens_once(tiny_mnist, tmp_path, capfd):
-    assert get("mnist-full", tmp_path) == tmp_path
-    assert "100%" in capfd.readouterr().err
-    files = {path for path in contents(tmp_path) if (tmp_path / path).is_file()}
-    assert files == set(DATASETS["mnist-full"].files)
-    asked = len(tiny_mnist["requests"])
-    train, test = (
-        load_images("mnist-full", root=tmp_path),
-        load_images("mnist-full", "test", size=32, root=tmp_path),
-    )
-    assert train.images.shape == (5, 1, 28, 28) and test.images.shape == (3, 1, 32, 32)
-    assert train.labels.tolist() == [0, 1, 2, 3, 4] and len(tiny_mnist["requests"]) == asked
-
-
-@pytest.mark.parametrize("damage", ["cut short", "wrong"])
-def test_what_is_half_fetched_is_never_taken_for_complete(tiny_mnist, tmp_path, damage):
-    name = "t10k-images-idx3-ubyte.gz"
-    whole = tiny_mnist[name]
-    tiny_mnist[name] = whole[:100] if damage == "cut short" else whole[:-1] + b"\0\0"
-    with raises(OSError, "could not fetch mnist-full", "--data mnist"):
-        get("mnist-full", tmp_path)
-    assert not contents(tmp_path)
-    tiny_mnist[name] = whole
-    assert len(load_images("mnist-full", "test", root=tmp_path)) == 3
-
-
-def test_interrupting_leaves_nothing(tiny_mnist, tmp_path, monkeypatch):
-    serve = urllib.request.urlopen
-
-    def interrupted(request, *args, **kwargs):
-        if "t10k" in request.full_url:
-            raise KeyboardInterrupt
-        return serve(request)
-
-    monkeypatch.setattr(urllib.request, "urlopen", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        get("mnist-full", tmp_path)
-    assert not contents(tmp_path)
-
-
-def test_archives_put_there_by_hand_need_no_network(tiny_mnist, tmp_path, monkeypatch):
-    for archive in DATASETS["mnist-full"].archives:
-        (tmp_path / archive).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / archive).write_bytes(tiny_mnist[Path(archive).name])
-    assert len(load_images("mnist-full", root=tmp_path)) == 5
-    assert not tiny_mnist["requests"]
-
-
-def test_full_cifar10_is_read_from_an_archive_put_there_by_hand(tmp_path, monkeypatch, no_network):
-    from torchvision.datasets import CIFAR10
-
-    rng = np.random.default_rng(0)
-    parts = {f"data_batch_{n}": [n % 10, 7] for n in range(1, 6)} | {"test_batch": [3, 9, 0]}
-    pixels = {
-        name: rng.integers(256, size=(len(labels), 3, 32, 32), dtype=np.uint8)
-        for name, labels in parts.items()
-    }
-    files = {name: {"data": pixels[name].reshape(-1, 3072), "labels": parts[name]} for name in parts}
-    files["batches.meta"] = {"label_names": list(DATASETS["cifar10"].classes)}
-    files = {name: pickle.dumps(content) for name, content in files.items()}
-    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(CIFAR10, "tgz_md5", md5((tmp_path / "cifar-10-python.tar.gz").read_bytes()))
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(files[name])] for name in files if "data" in name])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(files["test_batch"])]])
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(files["batches.meta"])})
-
-    train, test = (load_images("cifar10-full", split, root=tmp_path) for split in ("train", "test"))
-    assert train.labels.tolist() == [1, 7, 2, 7, 3, 7, 4, 7, 5, 7] and test.labels.tolist() == [3, 9, 0]
-    assert np.array_equal(test.images.numpy(), pixels["test_batch"]) and test.classes[3] == "cat"
-    assert {row["name"]: row["here"] for row in describe(tmp_path)}["cifar10-full"] == "yes"
-    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(files["test_batch"][:-1])
-    with raises(ValueError, "cifar10-full", "damaged"):
-        load_images("cifar10-full", root=tmp_path)
-
-
-def test_damaged_files_are_named(tiny_mnist, tmp_path):
-    get("mnist-full", tmp_path)
-    file = tmp_path / DATASETS["mnist-full"].files[0]
-    for content in (file.read_bytes()[:1000], b""):
-        file.write_bytes(content)
-        with raises(ValueError, "mnist-full", str(file.parent), "damaged", "delete"):
-            load_images("mnist-full", root=tmp_path)
-
-
-def test_a_full_disk_is_told_as_such(tiny_mnist, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with raises(OSError, "No space left on device"):
-        get("mnist-full", tmp_path)
-    assert not [path for path in contents(tmp_path) if (tmp_path / path).is_file()]
-
-
-def test_without_torchvision(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with raises(ValueError, "mnist-full needs torchvision", "use mnist"):
-        load_images("mnist-full", root=tmp_path)
-    assert not contents(tmp_path)
-
-
-def test_no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        data._decoded.cache_clear()
-        for name in SUBSETS:
-            next(batches(load_images(name, "test", size=32, channels=3), 16, flip=True))
 
 
 # The cutting tool
@@ -857,24 +537,3 @@ def test_the_embedded_mnist_is_cut_from_the_full_one(cut):
         assert torch.equal(
             cut["cut_mnist"](load_images("mnist-full", split), split), load_images("mnist", split).images
         )
-
-
-def test_a_full_set_may_lie_there_as_two_npz_files(tmp_path, monkeypatch, no_network):
-    small = dataclasses.replace(DATASETS["cifar10-full"], train=3, test=2)
-    monkeypatch.setitem(DATASETS, "cifar10-full", small)
-    rng = np.random.default_rng(0)
-    pixels = {n: rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for n in (3, 2)}
-    for split, count in (("train", 3), ("test", 2)):
-        assert {row["name"]: row["here"] for row in describe(tmp_path)}["cifar10-full"] == "no"
-        np.savez(
-            tmp_path / f"cifar10-{split}.npz",
-            images=pixels[count],
-            labels=np.arange(count),
-            classes=small.classes,
-        )
-    train, test = (load_images("cifar10-full", split, root=tmp_path) for split in ("train", "test"))
-    assert np.array_equal(test.images.permute(0, 2, 3, 1).numpy(), pixels[2])
-    assert (train.name, train.split, test.split) == ("cifar10-full", "train", "test") and len(train) == 3
-    np.savez(tmp_path / "cifar10-test.npz", images=pixels[3], labels=np.arange(3), classes=small.classes)
-    with raises(ValueError, "cifar10-test.npz", "expected (2, 3, 32, 32)"):
-        load_images("cifar10-full", "test", root=tmp_path)
