@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
-from ddpm_lib import checkpoint, data, sampling, schedule
+from ddpm_lib import checkpoint, data, files, sampling, schedule
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.layers import group_norm
 from ddpm_lib.training import EMA, TrainConfig, make_optimizer, resolve_precision, train
@@ -701,7 +701,7 @@ def store(sections: dict) -> None:
         "compare.md": markdown(sections),
     }
     for name, text in pages.items():
-        checkpoint.write_whole(RESULTS / name, lambda part, text=text: Path(part).write_text(text))
+        files.write_whole(RESULTS / name, lambda part, text=text: Path(part).write_text(text))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

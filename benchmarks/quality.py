@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from speedrun import Judge
 
-from ddpm_lib import checkpoint, cli, data
+from ddpm_lib import checkpoint, data, draw, files
 from ddpm_lib.metrics import wilson_interval
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,9 +50,9 @@ def measure(
     here: dict,
 ) -> dict:
     """One row: count samples of the model, each class in turn, from seed 0. here: as checkpoint.provenance says it."""
-    labels = cli.asked_labels(model, None, count)
+    labels = draw.asked_labels(model, None, count)
     began = time.perf_counter()
-    samples = cli.draw(
+    samples = draw.draw(
         model, count, labels, steps=steps, sampler=sampler, scale=scale, progress=sys.stderr.isatty(), precision=precision
     )  # fmt: skip
     seconds = time.perf_counter() - began
@@ -135,7 +135,7 @@ def draw_figure(name: str, rows: list[dict], path: Path) -> None:
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
     figure.legend(frameon=False, loc="outside right upper")
-    checkpoint.write_whole(path, lambda part: figure.savefig(part, format="png"))
+    files.write_whole(path, lambda part: figure.savefig(part, format="png"))
     plt.close(figure)
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help=f"a shipped model: {', '.join(checkpoint.shipped())}")
+    parser.add_argument("model", help=f"a shipped model: {', '.join(files.shipped())}")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--most", type=int, default=250, help="no more evaluations than this (default: 250)")
@@ -197,7 +197,7 @@ def main() -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    checkpoint.write_whole(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
+    files.write_whole(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

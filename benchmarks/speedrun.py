@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm_lib import checkpoint, data, sampling, schedule
+from ddpm_lib import checkpoint, data, files, sampling, schedule
 from ddpm_lib.checkpoint import device_name
 from ddpm_lib.classifier import shipped_classifier
 from ddpm_lib.denoiser import Denoiser
@@ -272,10 +272,10 @@ def keep(track: Track, results: list[Result], passed: bool, device: torch.device
         }
     )
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    checkpoint.write_whole(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
+    files.write_whole(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
     table = path.with_suffix(".md")
     text = markdown(track, rows)
-    checkpoint.write_whole(table, lambda part: Path(part).write_text(text, encoding="utf-8"))
+    files.write_whole(table, lambda part: Path(part).write_text(text, encoding="utf-8"))
     return table
 
 

@@ -30,7 +30,7 @@ from speedrun import RECORDS, Judge, Recipe, Track, at_least_one, line, main, me
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm_lib import checkpoint, data
+from ddpm_lib import data, files
 from ddpm_lib.checkpoint import device_name
 from ddpm_lib.training import TrainConfig
 from ddpm_lib.unet import UNetConfig
@@ -185,9 +185,7 @@ def ablate(seeds: int) -> None:
         for name, row in rows.items()
     ]
     path = RECORDS / "speedrun_mnist_ablation.md"
-    checkpoint.write_whole(
-        path, lambda part: Path(part).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    )
+    files.write_whole(path, lambda part: Path(part).write_text("\n".join(lines) + "\n", encoding="utf-8"))
     print(path)
 
 
@@ -258,9 +256,7 @@ def keep_peer(folder: Path, run: dict) -> Path:
         for look in r["looks"]
     ]
     for path, text in (stored, json.dumps(runs, indent=1)), (table, "\n".join(lines)):
-        checkpoint.write_whole(
-            path, lambda part, text=text: Path(part).write_text(text + "\n", encoding="utf-8")
-        )
+        files.write_whole(path, lambda part, text=text: Path(part).write_text(text + "\n", encoding="utf-8"))
     return table
 
 

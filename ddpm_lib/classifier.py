@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .checkpoint import CheckpointError, write_whole
+from .checkpoint import CheckpointError
+from .files import write_whole
 
 FORMAT = 1
 FOLDER = Path(__file__).parent / "models" / "classifiers"
@@ -26,6 +27,8 @@ class ClassifierConfig:
 
     patch: 2 folds each 2x2 patch into channels first, as in UNetConfig. early_pool: halve the picture
     between the two convolutions of a stage, not after them: half the work or less at equal widths.
+
+    Raises ValueError that names the field and its value.
     """
 
     channels: int
@@ -38,6 +41,14 @@ class ClassifierConfig:
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "widths", tuple(self.widths))
+        numbers = {name: (getattr(self, name),) for name in ("channels", "size", "patch")} | {
+            "widths": self.widths
+        }
+        for name, values in numbers.items():
+            if not values or not all(type(value) is int and value > 0 for value in values):
+                raise ValueError(f"{name} must be whole and at least 1, got {getattr(self, name)!r}")
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes must be names, one at least, got {self.classes!r}")
 
 
 class Classifier(nn.Module):
@@ -119,16 +130,29 @@ def load_classifier(path: str | os.PathLike) -> tuple[Classifier, dict]:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["ddpm_lib_classifier"])
-            state = {name: file.get_tensor(name) for name in file.keys()}
-        net = Classifier(ClassifierConfig(**header["classifier"]))
+            config, about = ClassifierConfig(**header["classifier"]), header["provenance"]
+            kept = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            # before anything is allocated, for a header may ask for any size
+            if len(config.widths) > len(kept) or kept != _shapes(config):
+                raise ValueError("its weights are of another architecture than its header says")
+            state = {name: file.get_tensor(name) for name in kept}
+        if not all(value.isfinite().all() for value in state.values()):
+            raise ValueError("its weights are not finite")
+        net = Classifier(config)
         net.load_state_dict(state)
     except FileNotFoundError:
         raise CheckpointError(f"no classifier at {path}") from None
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: damaged, or not a classifier that ddpm_lib wrote ({error})"
+            f"{path}: damaged, or not a classifier that ddpm_lib wrote ({error!r:.300})"
         ) from error
-    return net.eval(), header["provenance"]
+    return net.eval(), about
+
+
+def _shapes(config: ClassifierConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what a classifier's file must hold."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in Classifier(config).state_dict().items()}
 
 
 def shipped_classifier(classes: Iterable[str]) -> tuple[Classifier, dict]:

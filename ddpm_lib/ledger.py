@@ -6,17 +6,16 @@ the numbers, each with its interval and the real images' value.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
-from .checkpoint import Checkpoint, provenance, shipped, write_whole
+from .checkpoint import Checkpoint, file_mark, provenance
 from .evaluate import ASKED
+from .files import model_file, write_whole
 
 DEFAULT = Path("book/ledger.json")
 SAME = ("file", *ASKED, "bits")
@@ -85,6 +84,7 @@ def make_row(name: str, model: Checkpoint, result: dict, device: torch.device) -
         "file": file_mark(model_file(name)),
         "size": [shape.image_size, shape.image_size, shape.channels],
         **{key: result[key] for key in (*ASKED, "bits")},
+        **({"interval": result["interval"]} if result.get("interval") else {}),
         "reference": _bare(result["reference"]),
         "metrics": [_rounded(each) for each in result["metrics"]],
         "training": {
@@ -106,7 +106,9 @@ def record(path: str | os.PathLike, row: dict) -> bool:
     The file is written whole or not at all. Raises LedgerError, and leaves the file alone, if it is no ledger.
     """
     rows = read(path)
-    same = [n for n, old in enumerate(rows) if all(old[key] == row[key] for key in SAME)]
+    same = [
+        n for n, old in enumerate(rows) if all(old.get(key) == row.get(key) for key in (*SAME, "interval"))
+    ]
     for n in reversed(same[1:]):
         del rows[n]
     if same:
@@ -116,27 +118,6 @@ def record(path: str | os.PathLike, row: dict) -> bool:
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     write_whole(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
     return bool(same)
-
-
-def model_file(name: str) -> Path:
-    """The file behind a model's name on the command line: a shipped model, a run's folder, or a file."""
-    path = Path(name)
-    if not path.exists() and name in shipped():
-        return shipped()[name]
-    return path / "checkpoint.safetensors" if path.is_dir() else path
-
-
-def file_mark(path: Path) -> str:
-    """16 digits that are the same for the same model only: of a checkpoint's network, schedule, prediction and
-    weights, and not of how it was trained and measured."""
-    with safe_open(path, "pt") as file:
-        header = json.loads(file.metadata()["ddpm_lib"])
-        drawing = {name: header[name] for name in ("network", "schedule", "predict")}
-        digest = hashlib.sha256(json.dumps(drawing, sort_keys=True).encode())
-        for name in sorted(file.keys()):
-            digest.update(name.encode())
-            digest.update(file.get_tensor(name).reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _bare(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,6 +47,7 @@ def extract(
 
     images: (N, ...), at least one; function: (B, ...) -> (B, D). Raises ValueError for any other answer.
     """
+    _check(batch_size=batch_size)
     if not len(images):
         raise ValueError("there are no images to find features in")
     with torch.no_grad():
@@ -67,9 +69,11 @@ def inception_features(images: Tensor, batch_size: int = 50, device: str | torch
 
     Raises ValueError for other images and if the package is missing, OSError if the weights cannot be had.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+    _check(batch_size=batch_size)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise ValueError(
-            f"Inception takes uint8 images (N, 1 or 3, H, W) in 0..255, got {images.dtype} {tuple(images.shape)}"
+            "Inception takes uint8 images (N, 1 or 3, H, W) in 0..255, N at least 1, got "
+            f"{images.dtype} {tuple(images.shape)}"
         )
     network = _inception(str(device))
 
@@ -133,8 +137,12 @@ def kernel_distance(
     The unbiased squared MMD with the kernel (x . y / D + 1)^3, averaged over random subsets (KID if the
     features are Inception's; Bińkowski et al. 2018, arXiv 1801.01401). Unlike the Fréchet distance its
     mean does not depend on N, and it may come out below 0. size: at most N and M, else it is lowered.
+    The error of a single subset is NaN. Raises ValueError as ``frechet_distance`` does, and for less than one
+    subset or than two samples.
     """
     a, b = _matrices(a, b)
+    _check(subsets=subsets)
+    _check(2, size=size)
     size = min(size, len(a), len(b))
     if size < 2:
         raise ValueError(f"a kernel distance needs at least 2 samples a set, got {len(a)} and {len(b)}")
@@ -167,8 +175,10 @@ def support(samples: Tensor | Features, real: Tensor | Features, neighbours: int
     """Precision, recall, density and coverage of samples (N, D) against real features (M, D).
 
     A point lies among others if it is no further from one of them than that one's k-th neighbour among
-    its own. Raises ValueError if a set has no more than `neighbours` members.
+    its own. Raises ValueError if a set has no more than `neighbours` members, and as ``frechet_distance`` does for
+    features that cannot be compared.
     """
+    _check(neighbours=neighbours)
     samples, real = _matrices(samples, real)
     if min(len(samples), len(real)) <= neighbours:
         raise ValueError(f"{neighbours} neighbours need at least {neighbours + 1} samples in each set")
@@ -198,9 +208,13 @@ def coverage_interval(
     delete-a-group jackknife"). Resampling with repeats would find too little, for a repeat covers nothing new,
     and Wilson's interval takes neighbouring balls for independent. This one was not too narrow in any
     trial with normal features and digits; near 1 it is up to twice as wide as need be.
-    blocks: at most N, else lowered. groups: (N,), such as labels, where it was fixed how many samples each group
-    gets: dealt evenly. Raises ValueError as ``support`` does.
+    blocks: at least 2, and at most N, else lowered. groups: (N,), such as labels, where it was fixed how many
+    samples each group gets: dealt evenly. Raises ValueError as ``support`` does, for fewer blocks, a z below 0 and
+    groups that do not fit.
     """
+    _check(2, blocks=blocks)
+    _check(0, whole=False, z=z)
+    _check_groups(groups, len(samples))
     coverage = support(samples, real, neighbours).coverage
     samples, real = _matrices(samples, real)
     blocks = min(blocks, len(samples))
@@ -221,12 +235,16 @@ def nearest(samples: Tensor, real: Tensor, chunk: int = 256) -> tuple[Tensor, Te
     """Root mean square distance of each sample to its nearest real one, (N,), and which one that is, (N,).
 
     samples (N, ...), real (M, ...): pixels or features, of one shape. A copy has distance 0.
+    Raises ValueError for shapes that differ, an empty set and values that are not finite.
     """
+    _check(chunk=chunk)
     if samples.shape[1:] != real.shape[1:]:
         raise ValueError(f"shapes differ: {tuple(samples.shape[1:])} and {tuple(real.shape[1:])}")
     if not len(samples) or not len(real):
         raise ValueError(f"need at least one sample and one real image, got {len(samples)} and {len(real)}")
     flat, others = samples.flatten(1).float(), real.flatten(1).float()
+    for name, points in (("samples", flat), ("real images", others)):
+        _refuse(~points.isfinite(), f"the {name} hold values that are not finite")
     middle = others.mean(0)
     centred = others - middle
     halves = centred.square().sum(1) / 2
@@ -242,16 +260,28 @@ def nearest(samples: Tensor, real: Tensor, chunk: int = 256) -> tuple[Tensor, Te
 
 
 def label_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of samples that a classifier names as asked. logits (N, K), labels (N,) -> [0, 1]."""
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+    """Share of samples that a classifier names as asked. logits (N, K), labels (N,) -> [0, 1].
+
+    A logit may be -inf, of a class that is out of the question. Raises ValueError for NaN, of which the largest
+    would be the first, and for shapes that do not fit.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.numel():
         raise ValueError(
-            f"need logits (N, K) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}"
+            f"need logits (N, K) and labels (N,), N and K at least 1, got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
+    _refuse(logits.isnan(), "the logits hold values that are no numbers")
     return (logits.argmax(1) == labels).double().mean().item()
 
 
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval for a share seen in count independent trials, sound near 0 and 1 too (Wilson 1927)."""
+    """Interval for a share seen in count independent trials, sound near 0 and 1 too (Wilson 1927).
+
+    z: standard errors to each side, 1.96 for 95 %. Raises ValueError for a share outside [0, 1], fewer trials than
+    one and a z below 0.
+    """
+    _check(0, 1, whole=False, share=share)
+    _check(count=count)
+    _check(0, whole=False, z=z)
     middle = share + z**2 / (2 * count)
     half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
     scale = 1 + z**2 / count
@@ -272,7 +302,14 @@ def bootstrap_interval(
     holds repeats, which raises a Fréchet distance as a smaller N would (Efron 1979). groups: (N,), such as labels,
     where it was fixed how many samples each group gets. Resamples then keep these numbers; else
     the groups' chance shares would widen the interval, of a Fréchet distance of digits to three times its width.
+    Raises ValueError for no samples, fewer than two rounds, a z below 0, groups that do not fit, and a statistic
+    that is not finite.
     """
+    if not len(samples):
+        raise ValueError("there are no samples to draw from")
+    _check(2, rounds=rounds)
+    _check(0, whole=False, z=z)
+    _check_groups(groups, len(samples))
     generator = torch.Generator().manual_seed(seed)
     groups = torch.zeros(len(samples)) if groups is None else groups
     members = [(groups == group).nonzero()[:, 0] for group in groups.unique()]
@@ -283,6 +320,10 @@ def bootstrap_interval(
 
     values = torch.tensor([statistic(resampled()) for _ in range(rounds)], dtype=torch.float64)
     middle, error = statistic(samples), values.std().item()
+    if not (values.isfinite().all() and math.isfinite(middle)):
+        raise ValueError(
+            f"the statistic is not a finite number: {middle} of all samples, {values.mean()} in resamples"
+        )
     return middle - z * error, middle + z * error
 
 
@@ -304,11 +345,16 @@ def denoising_errors(
     compared image by image, which is far sharper than to compare their means. clip: hold guesses within [-1, 1].
     view: compare view(guess) with view(x0), batch by batch.
 
-    Raises ValueError for levels that are not finite and labels that do not fit.
+    Raises ValueError for no images or no levels, levels, images or guesses that are not finite, and labels that do
+    not fit.
     """
+    _check(batch_size=batch_size)
     logsnr = torch.as_tensor(logsnr, dtype=torch.float64)
-    if logsnr.ndim != 1 or not logsnr.isfinite().all():
-        raise ValueError(f"levels must be finite log-SNRs, (L,), got {logsnr.tolist()}")
+    if logsnr.ndim != 1 or not len(logsnr) or not logsnr.isfinite().all():
+        raise ValueError(f"levels must be finite log-SNRs, (L,) with L at least 1, got {logsnr.tolist()}")
+    if x0.ndim < 2 or not x0.numel():
+        raise ValueError(f"images must be (N, ...) with N at least 1, got shape {tuple(x0.shape)}")
+    _refuse(~x0.isfinite(), "the images hold values that are not finite")
     if labels is not None and labels.shape != x0.shape[:1]:
         raise ValueError(f"labels must be ({len(x0)},), one an image, got {tuple(labels.shape)}")
     generator, errors = torch.Generator().manual_seed(seed), []
@@ -324,6 +370,7 @@ def denoising_errors(
             with torch.no_grad():
                 y = denoiser.net(x_t * expand((a**2 + s**2).rsqrt(), x_t), told, label)
             guess = to_x0(x_t, y.to(x_t.dtype), a, s, denoiser.predict)
+            _refuse(~guess.isfinite(), f"at log-SNR {level:.4g} the guesses hold values that are not finite")
             guess = view(guess.clamp(-1, 1) if clip else guess)
             row.append((guess - view(clean)).square().flatten(1).mean(1).double().cpu())
         errors.append(torch.cat(row))
@@ -387,11 +434,12 @@ def bits_per_dim(
     Raises ValueError for images that are not on the levels, labels that do not fit, times that do not fall
     from 1 to 0, a schedule without noise before t = 0, and estimates that are not finite.
     """
+    _check(batch_size=batch_size)
+    if draws is not None:
+        _check(draws=draws)
     schedule = schedule or getattr(denoiser, "schedule", None)
     if schedule is None:
         raise ValueError("this denoiser has no schedule of its own: give schedule=...")
-    if draws is not None and draws < 1:
-        raise ValueError(f"draws must be at least 1, or None for every step, got {draws}")
     x0 = _on_levels(images)
     if labels is not None and labels.shape != x0.shape[:1]:
         raise ValueError(f"labels must be ({len(x0)},), one an image, got {tuple(labels.shape)}")
@@ -508,6 +556,32 @@ def _decoder_nats(x0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return -(high + torch.log(-torch.expm1(low - high)))
 
 
+def _check(least: float = 1, most: float = math.inf, *, whole: bool = True, **values: float) -> None:
+    """Raises ValueError unless each value is a number from least to most, a whole one if so asked. NaN is none."""
+    for name, value in values.items():
+        try:
+            number = operator.index(value) if whole else float(value)
+        except TypeError:
+            number = math.nan
+        if not (math.isfinite(number) and least <= number <= most):
+            limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number {limits}, got {value!r}")
+
+
+def _refuse(bad: Tensor, what: str) -> None:
+    """Raises ValueError, with the number of rows, if anything is bad. bad: (N, ...) truth values."""
+    if bad.any():
+        rows = int(bad.flatten(1).any(1).sum())
+        raise ValueError(f"{what}, in {rows} of {len(bad)} rows")
+
+
+def _check_groups(groups: Tensor | None, count: int) -> None:
+    if groups is not None and (groups.shape != (count,) or groups.isnan().any()):
+        raise ValueError(
+            f"groups must be ({count},), one number a sample and no NaN, got shape {tuple(groups.shape)}"
+        )
+
+
 def _psd_root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
@@ -525,8 +599,9 @@ def _matrices(a: Tensor | Features, b: Tensor | Features) -> tuple[Tensor, Tenso
     for name, features in (("first", a), ("second", b)):
         if features.ndim != 2:
             raise ValueError(f"features must be (N, D), the {name} set is {tuple(features.shape)}")
-        if not features.isfinite().all():
-            raise ValueError(f"the {name} set of features holds values that are not finite")
+        if not features.shape[1]:
+            raise ValueError(f"the {name} set has no features: it is {tuple(features.shape)}")
+        _refuse(~features.isfinite(), f"the {name} set of features holds values that are not finite")
     if a.shape[1] != b.shape[1]:
         raise ValueError(
             f"features of {a.shape[1]} and {b.shape[1]} dimensions come from different extractors"

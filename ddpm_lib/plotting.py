@@ -12,7 +12,6 @@ import json
 import math
 import os
 import random
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .files import write_whole
 from .schedule import Schedule
 
 COLOURS = {"data": "#0072B2", "noise": "#D55E00", "prediction": "#009E73", "truth": "#222222"}
@@ -54,13 +54,6 @@ def setup(seed: int = 0) -> None:
     )
 
 
-def best_device() -> torch.device:
-    """The GPU if there is one (CUDA, else Apple's), else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
     """Images side by side on white, as one picture: uint8 (H, W, 3) on the CPU.
 
@@ -85,18 +78,9 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
 
 def save_grid(images: Tensor, path: str | os.PathLike, columns: int | None = None) -> Path:
     """Writes image_grid(images, columns) as a PNG: whole, or not at all. Creates the folder if need be."""
-    path = Path(path)
     data = png_bytes(image_grid(images, columns))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
-    return path
+    write_whole(path, lambda part: Path(part).write_bytes(data))
+    return Path(path)
 
 
 def show_images(

@@ -21,50 +21,7 @@ from torch import Tensor, nn
 from .denoiser import Denoiser, coefficients
 from .muon import Muon
 from .schedule import PATHS, Schedule
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    steps: optimiser steps in all. optimizer: "adam", or "muon" for muon.Muon, which learns more from each
-    step of a few thousand. lr: its peak learning rate. warmup: steps of linear warm-up.
-    decay: what lr does after warm-up, "none", "linear" or "cosine" (the latter two end at 0).
-    clip: largest gradient norm, 0 for no clipping. label_dropout: share of images shown without their
-    label (arXiv 2207.12598). times: "uniform" or "logit-normal". min_snr: gamma of min-SNR weighting
-    (arXiv 2303.09556), 0 for plain mean squared error. precision: "fp32", "bf16" or "auto" (bf16 where
-    the device has it and gains from it). compile: pass the network through torch.compile.
-    """
-
-    steps: int = 5_000
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    warmup: int = 100
-    decay: str = "none"
-    clip: float = 1.0
-    label_dropout: float = 0.1
-    times: str = "uniform"
-    min_snr: float = 0.0
-    precision: str = "fp32"
-    compile: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(
-                f"learning rate must be positive, got {self.lr}: 2e-4 to 2e-3 work for these networks"
-            )
-        if self.warmup < 0 or self.clip < 0 or self.min_snr < 0:
-            raise ValueError("warmup, clip and min_snr must not be negative")
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout is a share and lies in [0, 1], got {self.label_dropout}")
-        named = {"optimizer": OPTIMIZERS, "decay": DECAYS, "times": TIMES, "precision": PRECISIONS}
-        for name, choices in named.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(choices)}")
-
+from .settings import TrainConfig
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "none": lambda progress: 1.0,
@@ -81,7 +38,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "muon": Muon,
 }
 """Optimisers: (net, lr, betas, fused) -> optimizer."""
-PRECISIONS = ("fp32", "bf16", "auto")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +56,25 @@ class TrainingDiverged(ValueError):
     """The loss or a gradient is no longer a number."""
 
 
+def bare(net: nn.Module) -> nn.Module:
+    """The network itself, out of the wrappers of torch.compile, DataParallel and DistributedDataParallel.
+
+    A wrapper has the same weights under other names, such as "_orig_mod.stem.weight", and no config.
+    """
+    while True:
+        if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            net = net.module
+        # known by its part: torch._dynamo, where the class of compiled networks is, takes a second to import
+        elif "_orig_mod" in dict(net.named_children()):
+            net = net._orig_mod
+        else:
+            return net
+
+
 class EMA:
     """A slow copy of a network: an exponential moving average of its weights.
 
+    net: the network, or a wrapper of it, see bare: the copy is of the network itself.
     half_life: steps after which a weight counts half. Early on the average is shorter, so that it does
     not remember the untrained network: decay = min(2^(-1 / half_life), (1 + n) / (10 + n)) at update n.
     """
@@ -110,7 +82,7 @@ class EMA:
     def __init__(self, net: nn.Module, half_life: float = 1_000):
         if not half_life > 0:
             raise ValueError(f"half_life must be positive, got {half_life}")
-        self.net = copy.deepcopy(net).requires_grad_(False).eval()
+        self.net = copy.deepcopy(bare(net)).requires_grad_(False).eval()
         self.half_life, self.updates = half_life, 0
 
     @torch.no_grad()

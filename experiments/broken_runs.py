@@ -6,6 +6,9 @@ Network, recipe and sampler are those of the chapter's live run, with fewer step
 what `train` is given. Kept of each run: the loss of every step; the loss on 64 test pictures, of the weights as
 they are; and twenty digits, drawn with the average of the weights. Computed with 32 bits on one thread, so
 that two machines agree in all that the eye can see.
+
+What it found: each of the five bugs leaves a trace of its own in the losses, in the samples or in both, which is what makes the
+exercise possible; the tests of chapter 7 hold the traces to the stored runs, whose file says device, seed and commit.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_lib.checkpoint import provenance, write_whole
+from ddpm_lib.checkpoint import provenance
 from ddpm_lib.data import batches, load_images, to_uint8
 from ddpm_lib.denoiser import Denoiser
+from ddpm_lib.files import write_whole
 from ddpm_lib.sampling import clipped, dpm_solver_2m, guided, last
 from ddpm_lib.schedule import cosine
 from ddpm_lib.training import EMA, TrainConfig, make_optimizer, train

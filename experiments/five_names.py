@@ -5,6 +5,9 @@
 
 The code that trains, draws and measures is the chapter's own, taken from its cells. Each run is stored in
 experiments/results/five_names.json with a fingerprint of that code: if the chapter changes, they are made again.
+
+What it found (seeds 0 to 5, one CPU thread): with the plain loss 87 to 94 % of the dots are valid for x0, v and flow, 0 to 1 %
+for eps, whose guesses want clipping (then 91 to 92 %), and anything from 0 to 93 % for score: that one is luck.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from ddpm_lib import checkpoint, sampling, schedule
+from ddpm_lib import checkpoint, files, sampling, schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = ROOT / "book" / "05_five_names_for_one_network.ipynb"
@@ -96,7 +99,7 @@ def main() -> None:
                 record["runs"].append(one(book, name, loss, seed))
                 record |= here
                 text = json.dumps(record, indent=1)
-                checkpoint.write_whole(RECORD, lambda path, text=text: Path(path).write_text(text + "\n"))
+                files.write_whole(RECORD, lambda path, text=text: Path(path).write_text(text + "\n"))
         print(f"seed {seed} done", flush=True)
     print(table(record["runs"]))
 

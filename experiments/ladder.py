@@ -9,6 +9,11 @@ Every rung gets the same compute, counted and not timed: `--tflop` million milli
 training, two for a multiplication and an addition. So a busy machine changes the seconds and nothing else. A rung
 that is half-way is saved every minute, and a finished one is kept: after Ctrl-C the same command goes on.
 
+What it found (36 million million operations a rung, seed 0, one CPU thread in bf16, 7 to 15 minutes each, commit 07c698e; the
+error of the old recipe is 1): native 32 x 32 leaves 0.35 of the error, and with the average of the weights, v, min-SNR and
+Muon 0.27 is left. Flips and dropout cannot be told from another seed. The cosine schedule alone, a falling rate and twice the
+width are worse at this compute. The best rung draws scenes, and 26 % of them are read as asked (real pictures: 90 %).
+
 Measured for each rung: the error of its guess of x_0 on test pictures at ten noise levels, the same noise for all
 rungs, so that rungs are compared picture by picture; and samples, judged by the classifier in the package.
 """
@@ -30,8 +35,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_lib import checkpoint, data, evaluate, metrics, sampling, schedule
-from ddpm_lib.checkpoint import Checkpoint, write_whole
+from ddpm_lib.checkpoint import Checkpoint
 from ddpm_lib.denoiser import Denoiser
+from ddpm_lib.files import write_whole
 from ddpm_lib.training import EMA, TrainConfig, make_optimizer, resolve_precision, train
 from ddpm_lib.unet import UNet, UNetConfig, anatomy
 
@@ -432,7 +438,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    from ddpm_lib.cli import pick_device
+    from ddpm_lib.device import pick_device
 
     known = {rung.key: rung for rung in RUNGS}
     keys = args.rungs.split(",") if args.rungs else list(known)

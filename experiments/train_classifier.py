@@ -4,6 +4,9 @@ r"""Train a classifier whose features and verdicts the metrics use, and write it
 python experiments/train_classifier.py mnist-full --root DATA_FOLDER --name mnist
 python experiments/train_classifier.py cifar10-full --root DATA_FOLDER --name cifar10 --epochs 14 --flip --shift 4 \
     --widths 64,128,256 --patch 1 --early-pool
+
+What it found (seed 0, one CPU thread): the first reads 99.39 % of MNIST's 10,000 test images right, after 15 minutes; the second
+90.17 % of CIFAR-10's, after 48. Both files say so in their headers.
 """
 
 import argparse

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 torch.set_num_threads(1)
 
+pytest_plugins = ["command"]
+
 # a deadline measures the machine, and one run must find what the last one found
 settings.register_profile(
     "book",
@@ -47,7 +49,7 @@ def close(actual, expected, tolerance: float = 1e-10) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """A Chromium without a window; where there is none, its tests are skipped."""
     import headless  # some tests import this file where tools/ is not on the path

@@ -28,9 +28,10 @@ from sphinx.errors import SphinxError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from ddpm_lib import cli, sampling
-from ddpm_lib.checkpoint import Checkpoint, pretrained, shipped, write_whole
+from ddpm_lib import draw, sampling
+from ddpm_lib.checkpoint import Checkpoint, pretrained
 from ddpm_lib.denoiser import coefficients
+from ddpm_lib.files import shipped, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "site"))
@@ -199,7 +200,7 @@ def write_files(folder: Path, runtime: Path | None) -> dict:
 
 
 def about(saved: Checkpoint, folder: Path, files: dict) -> dict:
-    recommended, _ = cli.sampling_settings(saved, {})
+    recommended, _ = draw.recommended(saved, {})
     config = saved.ema.net.config
     return {
         "files": files if "engine" in files else None,

@@ -19,7 +19,7 @@ from fontTools.subset import Options, Subsetter, load_font, save_font
 from sphinx.application import Sphinx
 from sphinx.util.images import get_image_size
 
-from ddpm_lib.checkpoint import write_whole
+from ddpm_lib.files import write_whole
 
 FIGURE = re.compile(
     r'<figure class="ddpm-figure" data-ddpm-figure="([\w-]+)">.*?</figure>',

@@ -12,7 +12,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from ddpm_lib.checkpoint import write_whole
+from ddpm_lib.files import write_whole
 
 # The ids that sphinx-exercise gives to every exercise and every solution of a page.
 REPEATED = re.compile(r'(<section) id="(?:exercise|solution)-content"')

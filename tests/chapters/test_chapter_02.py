@@ -402,7 +402,8 @@ def cosine_with_offset(offset):
     ("name", "attempt", "said"),
     [
         ("schedule.jump", off_by_one_push, "the factor of x is"),
-        ("schedule.jump", lambda x, t, k, eps, alpha_bar: pushed_one_by_one(x, t, k, eps, alpha_bar) ** 2, "no mixture"),
+        ("schedule.jump", lambda x, t, k, eps, alpha_bar: pushed_one_by_one(x, t, k, eps, alpha_bar).sin(), "no mixture"),
+        ("schedule.jump", lambda x, t, k, eps, alpha_bar: pushed_one_by_one(x, t, k, eps, alpha_bar) ** 2, "the square of"),
         ("schedule.jump", lambda x, t, k, eps, alpha_bar: 1.001 * pushed_one_by_one(x, t, k, eps, alpha_bar), "of x is"),
         ("schedule.cosine", cosine_with_offset(0.01), "The first is beta_1"),
         ("schedule.cosine", lambda T: np.minimum(cosine_in_numpy(T), 0.99), "1 of"),

@@ -451,12 +451,17 @@ def test_near_misses_fail_and_are_described():
     ).text
     assert text.startswith("not yet")
 
-    def squared_for_v(logsnr, gamma, name):
-        weight = weight_by_sigmoid(logsnr, gamma, name)
-        return weight**2 if name == "v" else weight
+    def changed_for_v(change):
+        def attempt(logsnr, gamma, name):
+            weight = weight_by_sigmoid(logsnr, gamma, name)
+            return change(weight) if name == "v" else weight
 
-    text = check("targets.min_snr", squared_for_v, record=False).text
+        return attempt
+
+    text = check("targets.min_snr", changed_for_v(lambda weight: weight + 0.1), record=False).text
     assert "right for eps and x0, and not for v" in text
+    text = check("targets.min_snr", changed_for_v(lambda weight: weight**2), record=False).text
+    assert "For 'v': It is the square" in text
 
     def half(x, u, tau):
         return x + (1 - tau) * u, x + tau * u

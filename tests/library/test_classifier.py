@@ -1,7 +1,22 @@
+"""The judges: their stages, their files, and what they read of pictures that they never saw."""
+
+import json
+
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from ddpm_lib.classifier import Classifier, ClassifierConfig, _shifted, shipped_classifier
+from ddpm_lib.checkpoint import CheckpointError
+from ddpm_lib.classifier import (
+    Classifier,
+    ClassifierConfig,
+    _shifted,
+    load_classifier,
+    save_classifier,
+    shipped_classifier,
+)
 from ddpm_lib.data import load_images, to_float
 from ddpm_lib.metrics import label_accuracy
 
@@ -39,3 +54,46 @@ def test_images_are_moved_each_by_its_own_shift_and_mirrored_at_the_border():
         found += fits
     assert len(set(found)) == 25
     assert torch.equal(_shifted(x, 0, torch.Generator()), x)
+
+
+SMALL = ClassifierConfig(1, 8, ("a", "b"), widths=(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"widths": [10**6, 10**6]}, "another architecture"),
+        ({"widths": [2] * 10**6}, "another architecture"),
+        ({"widths": [10**18, 4]}, "damaged"),
+        ({"widths": [2.0, 4]}, "widths must be whole and at least 1"),
+        ({"widths": []}, "widths must be"),
+        ({"patch": 0}, "patch must be whole and at least 1, got 0"),
+        ({"patch": "2"}, "patch must be"),
+        ({"channels": True}, "channels must be"),
+        ({"size": None}, "size must be"),
+        ({"classes": []}, "classes must be names"),
+        ({"classes": ["a", 2]}, "classes must be names"),
+        ({"classes": ["a", "b", "c"]}, "another architecture"),
+        ({"colour": 1}, "unexpected keyword"),
+    ],
+)  # fmt: skip
+def test_a_header_that_does_not_fit_its_weights_is_refused_in_one_line(tmp_path, change, words):
+    path = tmp_path / "c.safetensors"
+    save_classifier(Classifier(SMALL), path, {})
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ddpm_lib_classifier"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    header["classifier"] |= change
+    save_file(tensors, path, metadata={"ddpm_lib_classifier": json.dumps(header)})
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_classifier(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_classifier_without_finite_weights_is_refused(tmp_path):
+    net = Classifier(SMALL)
+    with torch.no_grad():
+        net.head.bias[0] = np.nan
+    save_classifier(net, tmp_path / "c.safetensors", {})
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_classifier(tmp_path / "c.safetensors")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm_lib import checkpoint, ledger
+from ddpm_lib import checkpoint, files, ledger
 
 ROOT = Path(__file__).parents[2]
 METRICS = [
@@ -258,7 +258,7 @@ def test_the_books_ledger_holds_the_shipped_models_as_they_are(book):
     rows = ledger.read(ROOT / "book" / "ledger.json")
     assert book.ledger_sections(rows)
     measured = {(row["model"], row["file"]) for row in rows}
-    assert measured >= {(name, ledger.file_mark(path)) for name, path in checkpoint.shipped().items()}
+    assert measured >= {(name, ledger.file_mark(path)) for name, path in files.shipped().items()}
 
 
 def test_a_ladder_becomes_a_line_for_each_rung_and_one_for_real_images(book):

@@ -5,6 +5,7 @@ import sys
 from types import ModuleType
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from conftest import close
@@ -101,6 +102,106 @@ def test_label_accuracy_counts():
     assert label_accuracy(logits, torch.tensor([0, 1, 2, 3])) == 0.75
     with pytest.raises(ValueError, match="logits"):
         label_accuracy(logits, torch.tensor([0, 1]))
+    # a class that is out of the question is no error
+    assert label_accuracy(logits.log(), torch.tensor([0, 1, 2, 3])) == 0.75
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+def test_logits_that_are_no_numbers_have_no_accuracy(bad):
+    """The largest of NaNs is the first, so that they would be as good as label 0 is common."""
+    logits = torch.eye(4)
+    logits[:bad, 2] = math.nan
+    with pytest.raises(ValueError, match=f"no numbers, in {bad} of 4 rows"):
+        label_accuracy(logits, torch.zeros(4, dtype=torch.long))
+
+
+X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+BYTES = torch.zeros(2, 3, dtype=torch.uint8)
+HOLE = X.clone()
+HOLE[[4, 7], [0, 2]] = math.nan
+
+
+def mean(sample):
+    return sample.mean().item()
+
+
+def guess_errors(times=1.0, **changes):
+    guesser = Denoiser(lambda x, logsnr, label: x * times, schedule.cosine(), "x0")
+    asked = {"x0": torch.zeros(2, 1, 4, 4), "logsnr": torch.zeros(1)} | changes
+    return metrics.denoising_errors(guesser, asked.pop("x0"), asked.pop("logsnr"), **asked)
+
+
+def bound(**changes):
+    return bits_per_dim(lambda x, t: x * 0, BYTES, schedule=schedule.cosine(10), **changes)
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        # nothing to measure
+        (lambda: label_accuracy(torch.zeros(0, 3), torch.zeros(0)), "N and K at least 1"),
+        (lambda: label_accuracy(torch.zeros(4, 0), torch.zeros(4)), "N and K at least 1"),
+        (lambda: wilson_interval(0.5, 0), "count must be a whole number of at least 1, got 0"),
+        (lambda: frechet_distance(X[:, :0], X[:, :0]), "no features"),
+        (lambda: kernel_distance(X[:0], X), "at least 2 samples a set, got 0 and 40"),
+        (lambda: support(X[:0], X), "at least 6 samples"),
+        (lambda: coverage_interval(X[:0], X), "at least 6 samples"),
+        (lambda: bootstrap_interval(mean, X[:0]), "no samples"),
+        (lambda: inception_features(torch.zeros(0, 3, 4, 4, dtype=torch.uint8)), "N at least 1"),
+        (lambda: guess_errors(x0=torch.zeros(0, 1, 4, 4)), "N at least 1"),
+        (lambda: guess_errors(logsnr=torch.zeros(0)), "L at least 1"),
+        # no numbers
+        (lambda: wilson_interval(math.nan, 10), r"share must be a number from 0 to 1, got nan"),
+        (lambda: wilson_interval(0.5, math.nan), "count must be a whole number"),
+        (lambda: wilson_interval(0.5, 10, math.nan), "z must be a number of at least 0, got nan"),
+        (lambda: wilson_interval(0.5, 10, math.inf), "z must be a number of at least 0, got inf"),
+        (lambda: frechet_distance(X, HOLE), "second set .* not finite, in 2 of 40 rows"),
+        (lambda: kernel_distance(HOLE, X), "first set .* not finite, in 2 of 40 rows"),
+        (lambda: support(HOLE, X), "not finite"),
+        (lambda: coverage_interval(X, HOLE), "not finite"),
+        (lambda: coverage_interval(X, X, z=math.nan), "z must be"),
+        (lambda: nearest(HOLE, X), "samples hold values that are not finite, in 2 of 40 rows"),
+        (lambda: nearest(X, HOLE), "real images hold values that are not finite, in 2 of 40 rows"),
+        (lambda: bootstrap_interval(mean, HOLE), "not a finite number: nan"),
+        (lambda: bootstrap_interval(mean, X, z=math.nan), "z must be"),
+        (lambda: bootstrap_interval(mean, X, groups=HOLE[:, 0]), "no NaN"),
+        (lambda: guess_errors(times=math.nan), "at log-SNR 0 the guesses .* not finite, in 2 of 2 rows"),
+        (
+            lambda: guess_errors(x0=torch.full((2, 1, 4, 4), math.nan)),
+            "images hold values that are not finite",
+        ),
+        # counts below what there can be
+        (lambda: wilson_interval(0.5, -3), "got -3"),
+        (lambda: wilson_interval(0.5, 2.5), "count must be a whole number"),
+        (lambda: wilson_interval(0.5, 10, -2), "z must be"),
+        (lambda: kernel_distance(X, X, subsets=0), "subsets must be a whole number of at least 1, got 0"),
+        (lambda: kernel_distance(X, X, size=-1), "size must be a whole number of at least 2, got -1"),
+        (lambda: support(X, X, 0), "neighbours must be a whole number of at least 1, got 0"),
+        (lambda: support(X, X, -1), "neighbours must be"),
+        (lambda: support(X, X, 1.5), "neighbours must be"),
+        (lambda: coverage_interval(X, X, neighbours=0), "neighbours must be"),
+        (lambda: coverage_interval(X, X, blocks=1), "blocks must be a whole number of at least 2, got 1"),
+        (lambda: nearest(X, X, chunk=0), "chunk must be"),
+        (lambda: bootstrap_interval(mean, X, rounds=1), "rounds must be a whole number of at least 2, got 1"),
+        (lambda: extract(X, lambda part: part, "x", 0), "batch_size must be"),
+        (lambda: guess_errors(batch_size=0), "batch_size must be"),
+        (lambda: bound(batch_size=-1), "batch_size must be"),
+        (lambda: bound(draws=1.5), "draws must be"),
+        # shares, and what does not fit
+        (lambda: wilson_interval(1.5, 10), r"share must be a number from 0 to 1, got 1.5"),
+        (lambda: wilson_interval(-0.1, 10), "share must be"),
+        (lambda: coverage_interval(X, X, groups=torch.zeros(3)), r"groups must be \(40,\).*\(3,\)"),
+        (lambda: bootstrap_interval(mean, X, groups=torch.zeros(50)), r"groups must be \(40,\).*\(50,\)"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(measure, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        measure()
+    assert "\n" not in str(caught.value)
+
+
+def test_counts_of_numpy_are_counts():
+    assert wilson_interval(np.float64(0.5), np.int64(10)) == wilson_interval(0.5, 10)
 
 
 @pytest.mark.parametrize("share, count", [(0.5, 100), (0.97, 1000), (1.0, 50), (0.0, 50)])

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from ddpm_lib import plotting, schedule
+from ddpm_lib.device import best_device
 from ddpm_lib.plotting import (
     COLOURS,
     animate,
-    best_device,
     draw_points,
     image_grid,
     place_colours,

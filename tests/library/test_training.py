@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import math
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import close, f64
@@ -30,6 +32,7 @@ from ddpm_lib.training import (
     TIMES,
     TrainConfig,
     TrainingDiverged,
+    bare,
     learning_rate,
     make_optimizer,
     min_snr,
@@ -237,6 +240,56 @@ def test_a_weight_counts_half_after_the_half_life():
     for _ in range(100):
         ema.update(net)
     assert float(ema.net.weight) == pytest.approx(0.5, abs=1e-5)
+
+
+def compiled(net: nn.Module) -> nn.Module:
+    """As torch.compile wraps it; nothing is compiled before the first call."""
+    return torch.compile(net)
+
+
+WRAPPERS = [
+    compiled,
+    nn.DataParallel,
+    lambda net: nn.DataParallel(compiled(net)),
+    lambda net: compiled(nn.DataParallel(net)),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_wrapped_network_is_bare_in_the_average(wrap):
+    net = fresh()
+    wrapped = wrap(net)
+    assert bare(wrapped) is net and bare(net) is net
+    ema = EMA(wrapped, 2)
+    assert type(ema.net) is UNet and ema.net is not net and ema.net.config == TINY
+    for mine, theirs in zip(EMA(net).net.state_dict(), ema.net.state_dict(), strict=True):
+        assert mine == theirs
+    with torch.no_grad():
+        net.head[2].bias.fill_(1.0)
+    ema.update(wrapped)
+    # the first update of a young average keeps a tenth
+    close(ema.net.head[2].bias, 0.9, 1e-6)
+
+
+def test_a_network_that_only_looks_like_a_wrapper_is_left_alone():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module, self.net = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    outer = Outer()
+    assert bare(outer) is outer and set(EMA(outer).net.state_dict()) == set(outer.state_dict())
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_the_optimiser_of_a_wrapped_network_moves_the_network(wrap, name):
+    config = replace(CONFIG, optimizer=name)
+    alone, net = fresh(), fresh()
+    optimizer = make_optimizer(wrap(net), config)
+    list(train(Denoiser(alone, linear(), "v"), batches(), config))
+    list(train(Denoiser(net, linear(), "v"), batches(), config, optimizer=optimizer))
+    assert same(weights(alone), weights(net))
 
 
 @pytest.mark.parametrize("half_life", [0, -1, math.nan])
@@ -481,25 +534,56 @@ def test_divergence_is_raised_before_weights_are_touched(poison):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"steps": -4}, "steps must be at least 1"),
-        ({"lr": 0.0}, "learning rate must be positive"),
-        ({"lr": -1e-3}, "learning rate must be positive"),
-        ({"lr": math.nan}, "learning rate must be positive"),
-        ({"lr": math.inf}, "learning rate must be positive"),
-        ({"warmup": -1}, "must not be negative"),
-        ({"clip": -1.0}, "must not be negative"),
-        ({"min_snr": -5.0}, "must not be negative"),
-        ({"label_dropout": 1.5}, r"lies in \[0, 1\]"),
-        ({"label_dropout": -0.1}, r"lies in \[0, 1\]"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": -4}, "steps must be at least 1, got -4"),
+        ({"steps": 3.0}, "steps must be a whole number, got 3.0"),
+        ({"steps": "3"}, "steps must be a whole number, got '3'"),
+        ({"steps": None}, "steps must be a whole number, got None"),
+        ({"steps": True}, "steps must be a whole number, got True"),
+        ({"lr": 0.0}, "lr must be positive, got 0.0"),
+        ({"lr": -1e-3}, "lr must be positive, got -0.001"),
+        ({"lr": "1e-3"}, "lr must be a number, got '1e-3'"),
+        ({"warmup": -1}, "warmup must be at least 0, got -1"),
+        ({"clip": -1.0}, "clip must be at least 0, got -1.0"),
+        ({"min_snr": -5.0}, "min_snr must be at least 0, got -5.0"),
+        ({"label_dropout": 1.5}, "label_dropout must be at most 1, got 1.5"),
+        ({"label_dropout": -0.1}, "label_dropout must be at least 0, got -0.1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 2**63}, "seed must be at most 9223372036854775807, got 9223372036854775808"),
+        ({"seed": 1.0}, "seed must be a whole number, got 1.0"),
+        ({"compile": "no"}, "compile must be true or false, got 'no'"),
         ({"decay": "step"}, "'step'.*none, linear, cosine"),
         ({"times": "normal"}, "'normal'.*uniform, logit-normal"),
         ({"precision": "fp16"}, "'fp16'.*fp32, bf16, auto"),
     ],
 )
 def test_impossible_configurations_are_refused(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         TrainConfig(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(TrainConfig) if field.type in ("int", "float")]
+)
+def test_no_setting_is_nan_or_infinite(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {value}"):
+        TrainConfig(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers_and_become_pythons():
+    config = TrainConfig(
+        np.int64(7), lr=np.float64(0.5), clip=np.float32(0.25), seed=np.uint8(3), warmup=np.int32(0)
+    )
+    assert config == TrainConfig(7, lr=0.5, clip=0.25, seed=3, warmup=0)
+    assert TrainConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_the_first_and_the_last_seed_train():
+    for seed in (0, 2**63 - 1):
+        (step,) = train(Denoiser(Recorder(), linear()), batches(), TrainConfig(1, seed=seed))
+        assert step.loss.isfinite()
 
 
 def test_precision():
@@ -567,8 +651,9 @@ def test_two_processes_are_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # the package from where this process has it
-    path = os.pathsep.join([str(Path(ddpm_lib.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    # the package from where this process has it, and conftest
+    places = Path(ddpm_lib.__file__).parents[1], Path(__file__).parents[1], os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join(map(str, places))
     run = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import close
@@ -16,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_lib.layers import Attention, Conditioning, Downsample, ResBlock, Upsample, group_norm, time_features
-from ddpm_lib.unet import UNet, UNetConfig, anatomy, ddpm_cifar10
+from ddpm_lib.unet import UNet, UNetConfig, anatomy, ddpm_cifar10, default_levels
 
 SMALL = UNetConfig(image_size=8, channels=1, num_classes=3, width=8, multipliers=(1, 2), blocks=1, head_dim=8)
 
@@ -61,52 +62,152 @@ def test_a_network_takes_pictures_that_are_not_square():
 
 
 @pytest.mark.parametrize(
-    ("size", "levels", "patch", "near"),
+    ("size", "levels", "patch", "padded"),
     [
         (30, 3, 1, 32),
         (27, 2, 1, 28),
         (27, 1, 2, 28),
-        (33, 3, 2, 32),
-        (1, 3, 1, 4),
-        (29, 3, 1, 28),
-        (31, 3, 1, 32),
+        (33, 3, 2, 40),
+        (3, 3, 1, 4),
+        (5, 4, 1, 8),
+        (31, 5, 1, 32),
     ],
 )
-def test_a_size_that_does_not_divide_names_the_nearest_that_does(size, levels, patch, near):
-    with pytest.raises(ValueError, match=f"image size {size} .*resize to {near},"):
-        UNetConfig(image_size=size, multipliers=(1,) * levels, patch=patch, attention=())
-    UNetConfig(image_size=near, multipliers=(1,) * levels, patch=patch, attention=())
-    assert min(
-        range(near // 2, 2 * near),
-        key=lambda good: (good % (patch * 2 ** (levels - 1)) > 0, abs(good - size)),
-    ) in (
-        near,
-        2 * size - near,
-    )
+@pytest.mark.parametrize("modulation", ["scale_shift", "add"])
+def test_a_size_that_does_not_divide_is_padded_with_its_edge_and_cut(size, levels, patch, padded, modulation):
+    config = UNetConfig(size, 1, 3, 8, (1,) * levels, 1, (), 8, patch, 0.0, modulation)
+    x, logsnr, label = inputs(config)
+    assert not UNet(config)(x, logsnr, label).any()
+    net = awake(UNet(config))
+    with torch.no_grad():
+        out, rows = net(x, logsnr, label), torch.arange(padded).clamp(max=size - 1)
+        wide = x[..., rows, :][..., rows]
+        assert out.shape == x.shape and out.std() > 0
+        assert torch.equal(out, net(wide, logsnr, label)[..., :size, :size])
+        # each side for itself
+        assert net(x[..., :2], logsnr, label).shape == (2, 1, size, 2)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 12), (28, 28)])
+def test_a_size_that_divides_is_not_touched(size, monkeypatch):
+    """Nothing may be added to what every model before had: not an operation."""
+    net, calls = awake(UNet(dataclasses.replace(SMALL, multipliers=(1, 2, 2)))), []
+    pad = nn.functional.pad
+    monkeypatch.setattr(nn.functional, "pad", lambda *given, **how: calls.append(given) or pad(*given, **how))
+    with torch.no_grad():
+        out = net(torch.randn(1, 1, *size), torch.zeros(1))
+    assert calls == [] and out.shape[2:] == size and out.is_contiguous()
+    with torch.no_grad():
+        net(torch.randn(1, 1, size[0], size[1] + 1), torch.zeros(1))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("size", "levels", "patch"), [(1, 2, 1), (2, 3, 1), (4, 4, 1), (1, 1, 2), (7, 2, 7)])
+def test_a_picture_that_would_be_mostly_padding_is_refused(size, levels, patch):
+    given = {"multipliers": (1,) * levels, "patch": patch, "attention": ()}
+    with pytest.raises(
+        ValueError, match=f"image_size {size} is too small for patch {patch} and {levels} levels"
+    ):
+        UNetConfig(size, **given)
+    UNetConfig(patch * 2 ** (levels - 1) // 2 + 1, **given)
+
+
+def before(size: int) -> tuple[int, tuple[int, ...], int]:
+    """Patch, multipliers and coarsest grid as they were when no size was padded."""
+    grid, multipliers = size // (2 - size % 2), (1,)
+    while grid > 8 and grid % 2 == 0:
+        grid, multipliers = grid // 2, (*multipliers, 2)
+    return 2 - size % 2, multipliers, grid
+
+
+@pytest.mark.parametrize("patch", [None, 1, 2, 3, 4])
+def test_every_size_has_levels_that_end_in_a_small_grid(patch):
+    for size in range(8, 257):
+        found, multipliers, attention = default_levels(size, patch)
+        config = UNetConfig(size, 1, 0, 8, multipliers, 1, attention, 8, found)
+        coarsest = math.ceil(size / config.factor)
+        assert attention == (len(multipliers) - 1,) and coarsest <= 16 and multipliers[:1] == (1,)
+        # no more levels than it takes, and less padding than one position of the coarsest grid
+        assert len(multipliers) == 1 or coarsest > 4
+        assert patch is None or found == patch
+        was = before(size)
+        if patch is None and was[2] <= 16:
+            assert (found, multipliers, coarsest) == was
+
+
+@pytest.mark.parametrize("size", [8, 13, 27, 30, 38, 60, 66, 131, 255])
+def test_the_parts_of_a_network_of_these_levels_attend_on_small_grids_only(size):
+    patch, multipliers, attention = default_levels(size)
+    with torch.device("meta"):
+        net = UNet(UNetConfig(size, 1, 0, 8, multipliers, 1, attention, 8, patch))
+    parts = anatomy(net)
+    sides = {part.level: part.made[-1] for part in parts if part.kind in ("stem", "block")}
+    assert list(sides) == list(range(len(multipliers))) and size <= sides[0] * patch < 2 * size
+    assert all(side == sides[0] >> level for level, side in sides.items())
+    # the coarsest level's three, and the middle's
+    attending = [part.made[1:] for part in parts if part.kind == "attention"]
+    assert attending == [(math.ceil(size / net.config.factor),) * 2] * 4 and attending[0][0] <= 16
+
+
+@pytest.mark.parametrize("size", [8, 17, 28, 31, 38, 55])
+def test_a_network_of_these_levels_learns(size):
+    patch, multipliers, attention = default_levels(size)
+    net = awake(UNet(UNetConfig(size, 3, 2, 8, multipliers, 1, attention, 8, patch))).train()
+    x, logsnr, label = inputs(net.config)
+    out = net(x, logsnr, label)
+    out.square().sum().backward()
+    assert out.shape == x.shape and [name for name, p in net.named_parameters() if not p.grad.any()] == []
+
+
+def test_levels_for_no_picture_are_refused():
+    for wrong in ((0, None), (28, 0), (-3, 1)):
+        with pytest.raises(ValueError, match="at least 1, got"):
+            default_levels(*wrong)
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"modulation": "film"}, "'scale_shift' or 'add'"),
+        ({"modulation": "film"}, "'film': choose from scale_shift, add"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
-        ({"dropout": -0.1}, r"dropout must lie in \[0, 1\)"),
-        ({"width": 0}, "width must be at least 1"),
+        ({"dropout": -0.1}, "dropout must be at least 0, got -0.1"),
+        ({"dropout": math.nan}, "dropout must be a finite number, got nan"),
+        ({"width": 0}, "width must be at least 2, got 0"),
         ({"width": 33}, "width must be even"),
         ({"patch": 0}, "patch must be at least 1"),
         ({"blocks": 0}, "blocks must be at least 1"),
         ({"channels": 0}, "channels must be at least 1"),
         ({"head_dim": 0}, "head_dim must be at least 1"),
-        ({"image_size": 0}, "image size 0"),
-        ({"num_classes": -1}, "num_classes must be 0"),
+        ({"image_size": 0}, "image_size must be at least 1, got 0"),
+        ({"image_size": 4097}, "image_size must be at most 4096, got 4097"),
+        ({"image_size": 28.0}, "image_size must be a whole number, got 28.0"),
+        ({"image_size": "28"}, "image_size must be a whole number, got '28'"),
+        ({"image_size": None}, "image_size must be a whole number, got None"),
+        ({"channels": True}, "channels must be a whole number, got True"),
+        ({"blocks": math.nan}, "blocks must be a whole number, got nan"),
+        ({"multipliers": 2}, "multipliers must be a list of whole numbers, got 2"),
+        ({"multipliers": (1, 2.0)}, "multipliers must be a list of whole numbers"),
+        ({"multipliers": (1,) * 5000}, "too small for patch 1 and 5000 levels"),
+        ({"attention": "1"}, "attention must be a list of whole numbers, got '1'"),
+        ({"modulation": ["add"]}, "modulation must be a text"),
+        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
         ({"multipliers": ()}, "multipliers must be"),
         ({"multipliers": (1, 0)}, "multipliers must be"),
         ({"attention": (2,)}, "levels from 0 to 1"),
     ],
 )
 def test_impossible_networks_are_refused(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         UNetConfig(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_become_pythons():
+    config = UNetConfig(
+        np.int64(28), multipliers=np.array([1, 2]).tolist(), dropout=np.float32(0.5), width=np.uint8(8)
+    )
+    assert config == UNetConfig(28, dropout=0.5, width=8)
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["image_size"] == 28
 
 
 def test_heads_that_do_not_divide_are_refused():
@@ -352,9 +453,9 @@ BODIES = [
 
 
 @pytest.mark.parametrize("config", BODIES)
-@pytest.mark.parametrize("times", [1, 2])
-def test_the_parts_of_a_network_are_all_of_it(config, times):
-    net, size = UNet(config), times * config.image_size
+@pytest.mark.parametrize("size", [8, 16, 32, 23])
+def test_the_parts_of_a_network_are_all_of_it(config, size):
+    net = UNet(config)
     parts = anatomy(net, size)
     assert sum(part.parameters for part in parts) == sum(parameter.numel() for parameter in net.parameters())
     x = torch.randn(1, config.channels, size, size)
@@ -366,7 +467,9 @@ def test_the_parts_of_a_network_are_all_of_it(config, times):
         assert 2 * part.macs == sum(by_module[f"UNet.{part.name}"].values()), part.name
 
 
-@pytest.mark.parametrize("config", BODIES)
+@pytest.mark.parametrize(
+    "config", [*BODIES, *(dataclasses.replace(BODIES[1], image_size=size) for size in (5, 21))]
+)
 def test_the_parts_are_what_a_real_picture_passes(config):
     net, parts, passed = awake(UNet(config)), {part.name: part for part in anatomy(UNet(config))}, []
     out = {}
@@ -392,7 +495,7 @@ def test_the_parts_are_what_a_real_picture_passes(config):
     assert passed == list(parts)
     skipped = [part.skip for part in parts.values() if part.skip]
     assert len(set(skipped)) == len(skipped) == len(config.multipliers) * (config.blocks + 1)
-    fine = config.image_size // config.patch
+    fine = math.ceil(config.image_size / config.factor) * config.factor // config.patch
     assert all(part.made[-1] == fine >> part.level for part in parts.values() if part.level >= 0)
 
 
@@ -402,5 +505,5 @@ def test_looking_at_the_parts_leaves_the_network_alone():
     anatomy(net)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
-    with pytest.raises(ValueError, match="image size 9 .*resize to"):
-        anatomy(net, 9)
+    with pytest.raises(ValueError, match="image_size must be at least 1, got 0"):
+        anatomy(net, 0)

@@ -24,7 +24,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 from ddpm_lib import sampling, schedule
-from ddpm_lib.checkpoint import Checkpoint, export, load, pretrained, shipped
+from ddpm_lib.checkpoint import Checkpoint, export, load, pretrained
+from ddpm_lib.files import shipped
 from ddpm_lib.training import EMA, TrainConfig
 from ddpm_lib.unet import UNet, UNetConfig
 

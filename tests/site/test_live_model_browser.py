@@ -478,9 +478,9 @@ def film(model):
     """The film, as the tool that made it computed it; (10, 21, 28, 28) grey values."""
     import export_onnx
 
-    from ddpm_lib import cli
+    from ddpm_lib import draw
 
-    settings, _ = cli.sampling_settings(model, {})
+    settings, _ = draw.recommended(model, {})
     return export_onnx.film(model, settings)[:, :, 0].add(1).mul(127.5).clamp(0, 255)
 
 

@@ -5,7 +5,7 @@ import pytest
 import quality
 import torch
 
-from ddpm_lib import checkpoint, sampling
+from ddpm_lib import checkpoint, files, sampling
 from ddpm_lib.schedule import cosine
 
 
@@ -100,4 +100,4 @@ def test_an_unknown_model_is_refused_with_the_choices(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["quality.py", "nosuch"])
     with pytest.raises(SystemExit):
         quality.main()
-    assert "mnist28" in capsys.readouterr().err and "mnist28" in checkpoint.shipped()
+    assert "mnist28" in capsys.readouterr().err and "mnist28" in files.shipped()

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import photographs
 
-from ddpm_lib import checkpoint
+from ddpm_lib import checkpoint, files
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +21,10 @@ QUICKER = {
     "--steps 600": "--steps 12",
     "--steps 900": "--steps 18",
     "--config recipes/minute.json": "--config recipes/minute.json --steps 12",
+    "--init cifar32 --flip --steps 1000": "--init cifar32 --flip --steps 2 --batch-size 4",
     "TrainConfig(steps=300)": "TrainConfig(steps=3)",
+    "steps=600,": "steps=2, batch_size=4,",
+    "steps=900)": "steps=3)",
 }
 LIKELY_SECONDS = 600
 
@@ -43,6 +47,7 @@ def clone(tmp_path_factory) -> Path:
         if (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
+    photographs(target / "photos", {"cat": 3, "garden": 4}, size=40)
     return target
 
 
@@ -92,7 +97,7 @@ def test_the_ratios_are_those_of_the_stored_benchmark():
         )
 
 
-@pytest.mark.parametrize("name", sorted(checkpoint.shipped()))
+@pytest.mark.parametrize("name", sorted(files.shipped()))
 def test_what_is_said_of_a_shipped_model_is_in_its_file(name):
     (row,) = re.findall(rf"^\| `{name}` .*$", README, re.MULTILINE)
     facts = checkpoint.pretrained(name).provenance
@@ -130,16 +135,25 @@ def test_every_command_works_in_order(clone):
         "runs/first/checkpoint.safetensors",
         "runs/second/checkpoint.safetensors",
         "runs/two/log.jsonl",
+        "runs/tuned/checkpoint.safetensors",
     ):
         assert (clone / made).exists(), made
 
 
 def test_the_library_snippet_runs(clone, tmp_path):
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    snippet, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     script = tmp_path / "snippet.py"
     script.write_text(quicker(snippet) + "\nassert x.shape == (10, 1, 28, 28) and x.isfinite().all()\n")
     done = run(f"python {script}", clone)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_snippet_of_a_whole_run(clone, tmp_path):
+    _, snippet = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "snippet.py").write_text(quicker(snippet))
+    done = run(f"python {tmp_path / 'snippet.py'}", clone)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.load(clone / "runs" / "third").step == 3
 
 
 def test_the_pictures_it_shows_are_committed():

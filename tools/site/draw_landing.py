@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from ddpm_lib.checkpoint import pretrained, write_whole
+from ddpm_lib.checkpoint import pretrained
+from ddpm_lib.files import write_whole
 from ddpm_lib.plotting import grey_png_bytes, image_grid, png_bytes, webp_bytes
 from ddpm_lib.sampling import clipped, ddim, guided, pure_noise
 

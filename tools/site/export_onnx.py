@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from ddpm_lib import cli, sampling
-from ddpm_lib.checkpoint import Checkpoint, load, shipped, write_whole
+from ddpm_lib import draw, sampling
+from ddpm_lib.checkpoint import Checkpoint, load
+from ddpm_lib.files import shipped, write_whole
 from ddpm_lib.plotting import image_grid, webp_bytes
 from ddpm_lib.unet import UNet
 
@@ -136,7 +137,7 @@ def main() -> None:
     args = parser.parse_args()
     path = shipped()[args.name]
     model = load(path)
-    settings, _ = cli.sampling_settings(model, {})
+    settings, _ = draw.recommended(model, {})
     pictures = film(model, settings)
     sheet = image_grid(pictures.flatten(0, 1), pictures.shape[1], FILM_PADDING)
     made = {

@@ -26,7 +26,7 @@ import weigh_pages
 from headless import chromium, served
 from site_check import Fault, pages, shown
 
-from ddpm_lib.checkpoint import write_whole
+from ddpm_lib.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools" / "site" / "publish"
