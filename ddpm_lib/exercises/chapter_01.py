@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from .. import chain
-from . import Exercise, Slip
+from .compare import apart
+from .engine import Exercise, Slip
+from .results import Calls
 
 TITLE = "From noise to a picture"
 CHAIN = chain.linear(200, 0.0005, 0.1)
@@ -47,22 +51,30 @@ def _explain_noising(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     if left.max() > 1e-4:
         return "It is no mixture of x0 and eps: each row must be a number times x0 plus a number times eps."
     (mine, right), t = (_weights_used(arguments, each)[0] for each in (got, wanted)), arguments[1]
-    wrong = (mine - right).abs() > 1e-4
+    wrong = (mine - right).abs() > 1e-5 * (1 + right.abs())
+    if not wrong.any():
+        return ""
     row = int(wrong.any(1).double().argmax())
-    of = lambda table, column: f"{table[row, column].item():.3f}"  # noqa: E731
     x0, eps = (
         f"the factor of {name} "
-        + (f"is {of(mine, i)}, should be {of(right, i)}" if wrong[row, i] else "is right")
+        + (
+            "is {}, should be {}".format(*apart(mine[row, i], right[row, i], 3))
+            if wrong[row, i]
+            else "is right"
+        )
         for i, name in enumerate(("x0", "eps"))
     )
     return f"At t = {int(t[row])} {x0}, and {eps}."
 
 
 def _step_inputs(generator: torch.Generator) -> tuple:
-    x, x0, z = torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
-    # every second time the step at which no noise may be added
-    last = torch.rand((), generator=generator) < 1 / 2
-    return x, x0, 1 if last else int(torch.randint(2, CHAIN.steps + 1, (), generator=generator)), z
+    return tuple(torch.randn(3, 5, 2, generator=generator, dtype=torch.float64))
+
+
+def _all_steps(attempt: Callable, arguments: tuple) -> Calls:
+    """Every step of the chain: a slip at a single one of them is seen too."""
+    x, x0, z = arguments
+    return Calls({f"At t = {t}": attempt(x, x0, t, z) for t in range(CHAIN.steps, 0, -1)})
 
 
 def _step(x, x0, t, z):
@@ -84,23 +96,37 @@ def _step_variance(x, x0, t, z):
     return mean + variance * z
 
 
+def _step_alpha_bar(x, x0, t, z):
+    """The mean, with alpha_bar where the alpha of one push belongs."""
+    bar, before, beta = CHAIN.alpha_bar[t], CHAIN.alpha_bar[t - 1], CHAIN.beta[t]
+    mean = (before.sqrt() * beta * x0 + bar.sqrt() * (1 - before) * x) / (1 - bar)
+    return mean + CHAIN.posterior(x, x0, t)[1].sqrt() * z
+
+
 def _step_eps(x, x0, t, z):
     """Takes the guess of the picture for a guess of the noise."""
     mean = (x - CHAIN.beta[t] / (1 - CHAIN.alpha_bar[t]).sqrt() * x0) / CHAIN.alpha[t].sqrt()
     return mean + CHAIN.posterior(x, x0, t)[1].sqrt() * z
 
 
-def _step_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
-    x, x0, t, z = arguments
-    mean, _ = CHAIN.posterior(x, x0, t)
-    factor = ((got - mean) * z).sum() / z.square().sum()
-    if (got - mean - factor * z).abs().max() < 1e-6:
-        deviation = CHAIN.posterior(x, x0, t)[1].sqrt()
-        return (
-            f"The mean is right. At t = {t} the noise is multiplied by {factor.item():.4f}, "
-            f"should be {deviation.item():.4f}."
-        )
-    return f"At t = {t} the mean is not right. Try it with z = 0."
+def _step_explain(arguments: tuple, got: Calls, wanted: Calls) -> str:
+    x, x0, z = arguments
+    where = next(where for where in wanted if (got[where] - wanted[where]).abs().max() > 1e-6)
+    mean, variance = CHAIN.posterior(x, x0, int(where.removeprefix("At t = ")))
+    factor = ((got[where] - mean) * z).sum() / z.square().sum()
+    if (got[where] - mean - factor * z).abs().max() < 1e-6:
+        is_now, should_be = apart(factor, variance.sqrt(), 4)
+        return f"The mean is right. {where} the noise is multiplied by {is_now}, should be {should_be}."
+    return f"{where} the mean is not right. Try it with z = 0."
+
+
+def _explain_calls(arguments: tuple, got: tuple, wanted: tuple) -> str:
+    right = [mine == true for mine, true in zip(got, wanted, strict=True)]
+    if right == [True, False]:
+        return "The calls are right, the images are not."
+    if right == [False, True]:
+        return "The images are right, the calls are not."
+    return "Neither is right. How many steps are there, and how many images does each step look at?"
 
 
 EXERCISES = (
@@ -117,6 +143,10 @@ EXERCISES = (
                 "The picture's share is right. It looks as if 1 - alpha_bar was used where its square root is needed: "
                 "a variance, and not a standard deviation.",
                 lambda x0, t, eps: _shares(t)[0].sqrt() * x0 + (1 - _shares(t)[0]) * eps,
+            ),
+            Slip(
+                "The picture's share is right. The noise has 1 - sqrt(alpha_bar): not the factors add up to 1, but their squares.",
+                lambda x0, t, eps: _shares(t)[0].sqrt() * x0 + (1 - _shares(t)[0].sqrt()) * eps,
             ),
             Slip(
                 "It looks like the misprint of this chapter: sqrt(alpha) x0 + sqrt(alpha_bar) eps.",
@@ -158,18 +188,20 @@ EXERCISES = (
             ),
             Slip("The mean is right. It looks as if the noise was multiplied by a variance, without the square root.", _step_variance),
             Slip("It looks as if x0, a guess of the picture, was taken for a guess of the noise.", _step_eps),
+            Slip("In the mean it looks as if alpha_bar was used where the alpha of one push is needed.", _step_alpha_bar),
             Slip("The mean is right. There is no fresh noise in it.", lambda x, x0, t, z: CHAIN.posterior(x, x0, t)[0]),
         ),
         _step_inputs,
+        _all_steps,
         explain=_step_explain,
-        trials=20,
+        trials=1,
     ),
     Exercise(
         "chain.last_step",
         "Noise at the last step",
         float(CHAIN.beta[1]),
         (
-            Slip("That is the standard deviation. The variance is its square.", float(CHAIN.beta[1].sqrt())),
+            Slip("That is the standard deviation. The variance is its square.", float(CHAIN.beta[1].sqrt()), (0.022, 0.0224)),
             Slip("That is beta at the noisy end. The last step of drawing is t = 1.", float(CHAIN.beta[-1])),
             Slip("Entry 0 belongs to the clean picture. The last step goes from t = 1 to t = 0.", float(CHAIN.beta[0])),
         ),
@@ -184,6 +216,9 @@ EXERCISES = (
             Slip("The calls are right. But every call looks at the whole batch.", (200, 64)),
             Slip("The calls are right. But every call looks at 64 images, not at one.", (200, 200)),
             Slip("t = 0 is the finished picture: nothing is guessed there. Count from t = 200 down to t = 1.", (201, 12_864)),
+            Slip("Both ends count: from t = 200 down to t = 1, and at t = 1 something is guessed too.", (199, 12_736)),
+            Slip("The two are exchanged: first the calls, then the images.", (12_800, 200)),
         ),
+        explain=_explain_calls,
     ),
 )  # fmt: skip

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import chain
-from . import Exercise, Slip
+from .compare import apart
+from .engine import Exercise, Slip
 
 TITLE = "Destroying data on purpose: schedules"
 
@@ -19,11 +20,6 @@ def _whole(low: int, high: int, generator: torch.Generator) -> int:
 
 def _between(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-def _as_tensor(got: object) -> Tensor:
-    """An attempt may return a list of numbers."""
-    return torch.as_tensor(got, dtype=torch.float64)
 
 
 # --- several steps at once
@@ -60,17 +56,18 @@ def _jump_difference(x, t, k, eps, alpha_bar):
 
 def _jump_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     x, t, k, eps, _ = arguments
-    got = _as_tensor(got)
     basis = torch.stack([x.flatten(), eps.flatten()], dim=1)
     mine, right = (
         torch.linalg.lstsq(basis, each.flatten()[:, None]).solution[:, 0] for each in (got, wanted)
     )
     if (basis @ mine - got.flatten()).abs().max() > 1e-4:
         return "It is no mixture of x and eps: it must be a number times x plus a number times eps."
+    wrong = (mine - right).abs() > 1e-6 * (1 + right.abs())
+    if not wrong.any():
+        return ""
     of_x, of_eps = (
-        f"the factor of {name} "
-        + ("is right" if abs(a - b) < 1e-4 else f"is {float(a):.4f}, should be {float(b):.4f}")
-        for name, a, b in zip(("x", "eps"), mine, right, strict=True)
+        f"the factor of {name} " + ("is {}, should be {}".format(*apart(a, b, 4)) if differs else "is right")
+        for name, a, b, differs in zip(("x", "eps"), mine, right, wrong, strict=True)
     )
     return f"From step {t} to step {t + k} {of_x}, and {of_eps}."
 
@@ -95,14 +92,14 @@ def _pushes(alpha_bar: Tensor, largest: float = 0.999) -> Tensor:
 
 
 def _cosine_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
-    got = _as_tensor(got)
     if abs(got[0]) > 1e-9:
         return f"Entry 0 belongs to the clean picture: beta_0 must be 0, and is {float(got[0]):.4g}."
     wrong = ((got - wanted).abs() > 2e-5).nonzero()[:, 0].tolist()
     t = wrong[0]
+    is_now, should_be = apart(got[t], wanted[t])
     return (
         f"With T = {arguments[0]}, {len(wrong)} of {len(got)} betas differ. "
-        f"The first is beta_{t}: it is {float(got[t]):.5f}, should be {float(wanted[t]):.5f}."
+        f"The first is beta_{t}: it is {is_now}, should be {should_be}."
     )
 
 
@@ -144,10 +141,10 @@ def _rescale_last_only(alpha_bar):
 
 
 def _rescale_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
-    got = _as_tensor(got)
     for t, name in ((0, "clean picture"), (1, "first step"), (-1, "last step")):
         if abs(got[t] - wanted[t]) > 1e-6:
-            return f"The {name} should have alpha_bar {float(wanted[t]):.6g}, and has {float(got[t]):.6g}."
+            is_now, should_be = apart(got[t], wanted[t])
+            return f"The {name} should have alpha_bar {should_be}, and has {is_now}."
     return "The clean picture, the first and the last step are right. Those between are not."
 
 
@@ -171,14 +168,23 @@ def _table(T, first, last):
 
 
 def _table_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
-    got = _as_tensor(got)
     if abs(got[0] - 1) > 1e-9:
         return f"alpha_bar[0] belongs to the clean picture: it must be 1, and is {float(got[0]):.4g}."
     beta, right = (1 - each[1:] / each[:-1] for each in (got, wanted))
-    return (
-        f"The first push has variance {float(beta[0]):.3g}, should be {float(right[0]):.3g}; "
-        f"the last has {float(beta[-1]):.3g}, should be {float(right[-1]):.3g}."
+    ends = [abs(beta[end] / right[end] - 1) < 1e-4 for end in (0, -1)]
+    if all(ends):
+        return "The first push and the last are right. Those between are not."
+    first, last = (
+        "is right"
+        if ends[end]
+        else "has variance {}, should have {}".format(*apart(beta[end], right[end], 3))
+        for end in (0, -1)
     )
+    return f"The first push {first}; the last {last}."
+
+
+def _equal_factors(T, first, last):
+    return _falling(torch.logspace(math.log10(first), math.log10(last), T, dtype=torch.float64))
 
 
 # --- how many steps
@@ -206,14 +212,17 @@ def _steps_variance(first, last):
     return T
 
 
-def _steps_explain(arguments: tuple, got: object, wanted: object) -> str:
-    T = round(float(got))
+def _steps_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
+    T = float(got)
+    if T != round(T):
+        return f"T is a whole number, and this is {T:.6g}."
     if not 1 <= T <= 100_000:
         return ""
-    left = _left(T, *arguments)
-    if left >= 0.01:
-        return f"T = {T} leaves {left:.2%} of the amplitude."
-    return f"T = {T} leaves {left:.2%} of the amplitude: a smaller T does with less than 1 %, too."
+    percent, _ = apart(100 * _left(int(T), *arguments), 1, 3)
+    # the largest T that is too small leaves 1 % and a trace
+    if T < wanted:
+        return f"T = {T:.0f} leaves {percent} % of the amplitude. Less than 1 % is asked for."
+    return f"T = {T:.0f} leaves {percent} % of the amplitude: a smaller T does with less than 1 %, too."
 
 
 EXERCISES = (
@@ -306,6 +315,7 @@ EXERCISES = (
         (
             Slip("That is the table as it was: each push is far too small.", lambda T, first, last: _falling(_roots(T, first, last) ** 4)),
             Slip("Now nothing is squared: it looks as if the roots were used as betas.", lambda T, first, last: _falling(_roots(T, first, last))),
+            Slip("It looks as if the betas grow by equal factors. Their square roots should grow by equal steps.", _equal_factors),
             Slip(
                 "It looks as if the betas lie at equal steps. Their square roots should.",
                 lambda T, first, last: _falling(torch.linspace(first, last, T, dtype=torch.float64)),

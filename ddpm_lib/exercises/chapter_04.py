@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from . import Exercise, Slip
+from .compare import apart
+from .engine import Exercise, Slip
 
 TITLE = "Why predicting noise is maximum likelihood"
 
@@ -79,10 +80,13 @@ def _posterior_second_moment(*arguments):
 
 def _explain_posterior(arguments: tuple, got: tuple, wanted: tuple) -> str:
     right = [_close_to(float(mine), float(true)) for mine, true in zip(got, wanted, strict=True)]
+    mean, variance = (
+        "is {}, should be {}".format(*apart(*pair, 4)) for pair in zip(got, wanted, strict=True)
+    )
     if right[0]:
-        return f"The mean is right. The variance is {float(got[1]):.4f}, should be {float(wanted[1]):.4f}."
+        return f"The mean is right. The variance {variance}."
     end = "The variance is right." if right[1] else "The variance is not right either."
-    return f"The mean is {float(got[0]):.4f}, should be {float(wanted[0]):.4f}. {end}"
+    return f"The mean {mean}. {end}"
 
 
 # A divergence by Monte Carlo
@@ -162,10 +166,14 @@ def _weight_without_bar(t, beta, sigma2):
     return beta[t] ** 2 / (2 * sigma2[t] * (1 - beta[t]) * beta[t])
 
 
+def _weight_with_bar(t, beta, sigma2):
+    return _weight(t, beta, sigma2) * (1 - beta[t]) / (1 - beta).cumprod(0)[t]
+
+
 def _explain_weight(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     ratio = got / wanted
     if (ratio - ratio[0]).abs().max() < 1e-6:
-        return f"It is {float(ratio[0]):.4g} times the right weight, at every t."
+        return f"It is {apart(ratio[0], 1, 4)[0]} times the right weight, at every t."
     return ""
 
 
@@ -257,7 +265,7 @@ def _shifted(t, error, beta):
 
 
 def _explain_index(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
-    return f"At t = {arguments[0]} it is {float(got) / float(wanted):.3f} times the right cost."
+    return f"At t = {arguments[0]} it is {apart(got / wanted, 1, 4)[0]} times the right cost."
 
 
 EXERCISES = (
@@ -327,6 +335,8 @@ EXERCISES = (
             Slip("It is twice the right weight: the 2 in the denominator is missing.", lambda *a: 2 * _weight(*a)),
             Slip("It looks as if alpha_bar was taken at t - 1: the jump leads to x_t.", _weight_before),
             Slip("It looks as if 1 - alpha was used where 1 - alpha_bar is needed.", _weight_without_bar),
+            Slip("It looks as if alpha_bar was used where the alpha of one push is needed.", _weight_with_bar),
+            Slip("It looks as if beta was taken for sigma^2. That is one choice of the width; sigma2 is passed in.", lambda t, beta, sigma2: _weight(t, beta, beta)),
             Slip("alpha_t is missing in the denominator.", lambda t, beta, sigma2: _weight(t, beta, sigma2) * (1 - beta[t])),
             Slip("beta_t is needed squared.", lambda t, beta, sigma2: _weight(t, beta, sigma2) / beta[t]),
             Slip(

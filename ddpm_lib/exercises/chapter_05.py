@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..denoiser import TARGETS
-from . import Exercise, Slip
+from .compare import shaped, shown
+from .engine import Exercise, Slip
+from .results import Calls
 
 TITLE = "Five names for one network"
 
@@ -52,41 +51,34 @@ def _noisy_inputs(generator: torch.Generator) -> tuple:
     return x0, eps, logsnr.sigmoid().sqrt().item(), (-logsnr).sigmoid().sqrt().item()
 
 
-def _copied(answer: object) -> object:
-    """An attempt may work in place on what it is given, and return that."""
-    return answer.detach().clone() if isinstance(answer, Tensor) else copy.deepcopy(answer)
-
-
-def _all_ways(attempt: Callable, arguments: tuple) -> object:
-    """Every name into every other and back: (25, 2, B, D)."""
+def _all_ways(attempt: Callable, arguments: tuple) -> Calls:
+    """Every name into every other and back."""
     x0, eps, a, s = arguments
-    x_t, rows = a * x0 + s * eps, []
+    x_t, found = a * x0 + s * eps, {}
     for given in NAMES:
         p, q = PAIRS[given](a, s)
         for wanted in NAMES:
-            there = _copied(attempt(x_t.clone(), p * x0 + q * eps, a, s, given, wanted))
-            if there is None or there is ...:
-                return there
-            back = _copied(attempt(x_t.clone(), _copied(there), a, s, wanted, given))
-            if back is None or back is ...:
-                return back
-            rows.append(np.stack([np.asarray(each) for each in (there, back)]))
-    return torch.as_tensor(np.stack(rows))
+            way = f"From {given!r} to {wanted!r}"
+            # a tensor whatever it was given as: the way back is asked as the way there
+            there = shaped(attempt(x_t, p * x0 + q * eps, a, s, given, wanted), x_t, way).double()
+            found[way] = there, attempt(x_t, there, a, s, wanted, given)
+    return Calls(found)
 
 
-def _explain_ways(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
-    wrong = ((got - wanted).abs() / (1 + wanted.abs()) > 1e-5).flatten(2).any(2)
-    there = wrong[:, 0]
-    if not there.any():
+def _explain_ways(arguments: tuple, got: Calls, wanted: Calls) -> str:
+    wrong = [
+        way
+        for way in wanted
+        if ((got[way][0] - wanted[way][0]).abs() / (1 + wanted[way][0].abs()) > 1e-5).any()
+    ]
+    if not wrong:
         return "There it is right, and on the way back it is off by a little: is precision lost on the way?"
-    row = int(there.int().argmax())
-    return (
-        f"{25 - int(there.sum())} of the 25 conversions are right. "
-        f"From {NAMES[row // 5]!r} to {NAMES[row % 5]!r} it is not."
-    )
+    return f"{25 - len(wrong)} of the 25 conversions are right. {wrong[0]} it is not."
 
 
 # --- targets.min_snr
+
+WEIGHED = ("eps", "x0", "v")
 
 
 def _min_snr(logsnr, gamma, name):
@@ -123,23 +115,16 @@ def _weight_inputs(generator: torch.Generator) -> tuple:
     return logsnr, 2 + 6 * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
-def _three_weights(attempt: Callable, arguments: tuple) -> object:
-    logsnr, gamma = arguments
-    weights = [attempt(logsnr.clone(), gamma, name) for name in ("eps", "x0", "v")]
-    if any(weight is None or weight is ... for weight in weights):
-        return None if any(weight is None for weight in weights) else ...
-    return tuple(weights)
+def _three_weights(attempt: Callable, arguments: tuple) -> Calls:
+    return Calls({f"For {name!r}": attempt(*arguments, name) for name in WEIGHED})
 
 
-def _explain_weights(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    right = [
-        name
-        for name, mine, true in zip(("eps", "x0", "v"), got, wanted, strict=True)
-        if ((mine - true).abs() <= 1e-5 * (1 + true.abs())).all()
-    ]
+def _explain_weights(arguments: tuple, got: Calls, wanted: Calls) -> str:
+    pairs = zip(WEIGHED, got.values(), wanted.values(), strict=True)
+    right = [name for name, mine, true in pairs if ((mine - true).abs() <= 1e-5 * (1 + true.abs())).all()]
     if not right:
         return "None of the three is right. Turn each into a weight on the squared error of x_0, and compare."
-    wrong = " and ".join(sorted({"eps", "x0", "v"} - set(right)))
+    wrong = " and ".join(name for name in WEIGHED if name not in right)
     return f"It is right for {' and '.join(right)}, and not for {wrong}: the same guess must cost the same there."
 
 
@@ -152,8 +137,8 @@ IN_NOISE = ("never", "clean", "never", "never", "never")
 def _explain_ends(arguments: tuple, got: tuple, wanted: tuple) -> str:
     for row, mine, true in zip(("picture", "noise"), got, wanted, strict=True):
         for name, said, right in zip(NAMES, mine, true, strict=True):
-            if said not in ("noisy", "clean", "never"):
-                return f"{said!r} is none of 'noisy', 'clean' and 'never'."
+            if not isinstance(said, str) or said not in ("noisy", "clean", "never"):
+                return f"{shown(said)} is none of 'noisy', 'clean' and 'never'."
             if said != right:
                 return f"Look again at {name!r}, and what an error in it does to the {row}."
     return ""

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from . import Exercise, Slip
+from .attempts import Attempt, read, theirs
+from .compare import NO_RETURN, shaped, what
+from .engine import Exercise, Slip
+from .results import Calls, Unfit
 
 TITLE = "A U-Net you can hold in your head"
 
@@ -80,6 +83,18 @@ def _attention(q, k, v, heads, scale=None, axis=-1, split="(h d)", end="y x"):
     return mixed
 
 
+def _not_turned_back(q, k, v, heads, end="b h n d -> b h n d"):
+    """(B, heads, N, d), or (B, N, C), taken for (B, C, H, W) as it lies in memory."""
+    rows = (rearrange(each, "b (h d) y x -> b h (y x) d", h=heads) for each in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(*rows), end).reshape(v.shape)
+
+
+def _cut_as_it_lies(q, k, v, heads):
+    """(B, C, H, W) taken for (B, heads, N, d) as it lies in memory, and back."""
+    rows = (each.reshape(len(q), heads, -1, q.shape[1] // heads) for each in (q, k, v))
+    return F.scaled_dot_product_attention(*rows).reshape(v.shape)
+
+
 def _over_all_channels(q, k, v, heads):
     return _attention(q, k, v, heads, q.shape[1] ** -0.5)
 
@@ -116,58 +131,120 @@ def _explain_attention(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
 class _Residual(nn.Module):
     """x + conv(silu(norm(conv(x)))), with what a reader may do to it."""
 
-    def __init__(self, channels: int, zero: str = "all", skip: bool = True, factor: float = 1.0):
+    def __init__(
+        self,
+        channels: int,
+        zero: str = "all",
+        skip: bool = True,
+        factor: float = 1.0,
+        hide: bool = False,
+        after=None,
+    ):
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.GroupNorm(1, channels)
-        self.last = nn.Conv2d(channels, channels, 3, padding=1)
-        self.skip, self.factor = skip, factor
+        layers = [
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(1, channels),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        ]
+        # a list hides its layers from nn.Module
+        self.layers = layers if hide else nn.ModuleList(layers)
+        self.skip, self.factor, self.after = skip, factor, after or (lambda x: x)
         if zero != "nothing":
-            nn.init.zeros_(self.last.weight)
-        if zero == "all":
-            nn.init.zeros_(self.last.bias)
+            nn.init.zeros_(layers[2].weight)
+        if zero in ("all", "every layer"):
+            nn.init.zeros_(layers[2].bias)
+        if zero == "every layer":
+            nn.init.zeros_(layers[0].weight)
+            nn.init.zeros_(layers[0].bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        added = self.factor * self.last(F.silu(self.norm(self.first(x))))
-        return x + added if self.skip else added
+        first, norm, last = self.layers
+        added = self.factor * last(F.silu(norm(first(x))))
+        return self.after(x + added if self.skip else added)
 
 
-def _tried(build: Callable, arguments: tuple) -> object:
-    """What the block does when fresh, and after a few steps of training: four truths."""
-    block = build(*arguments)
-    if block is None or block is ...:
-        return block
+class _OfSmallNumbers(_Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clamp(-9, 9))
+
+
+ACTIVATIONS = (F.relu, F.silu, F.gelu, F.elu, F.leaky_relu, F.tanh, F.sigmoid, F.softplus)
+
+
+def _tried(attempt: Attempt, arguments: tuple) -> object:
+    """The first thing that is wrong with the block, fresh and after a few steps of training, in a word."""
+    if issubclass(type(attempt.given), nn.Module):
+        raise Unfit(
+            "This is a finished block. Hand over what builds one: its class, or a function of the channels."
+        )
+    block = attempt.raw(*arguments)
+    if block is ...:
+        return ...
+    if not isinstance(block, nn.Module):
+        raise Unfit(_no_block(block))
     x, large = torch.randn(3, *arguments, 6, 5), 30 * torch.randn(2, *arguments, 3, 8)
-    # copies: a block that changes its input in place must not pass for the identity
-    fresh, from_large = (block(given.clone()).detach() for given in (x, large))
-    for given, made in ((x, fresh), (large, from_large)):
-        if made.shape != given.shape:
-            raise ValueError(
-                f"for x of shape {tuple(given.shape)} the block returns {tuple(made.shape)}, not the same shape"
-            )
+    fresh, from_large = _asked(block, x), _asked(block, large)
+    if (fresh - x).abs().max() > 1e-6:
+        return _changes(x, fresh)
+    if (from_large - large).abs().max() > 1e-5:
+        return "changes large numbers"
+    hidden, weights = theirs(_looked_into)(block)
+    if not weights:
+        return "layers in a list" if hidden else "no weights"
+    theirs(_train)(block, weights, x)
+    moved = _asked(block, x) - fresh
+    if moved.abs().max() < 1e-6:
+        return "layers in a list" if hidden else "stays"
+    return "learns" if (moved.std((0, 2, 3)) > 1e-4).any() else "learns a constant"
+
+
+def _no_block(built: object) -> str:
+    if built is None:
+        return NO_RETURN
+    if isinstance(built, type):
+        return "It returns a class. Call it: a block is asked for, an nn.Module."
+    return (
+        "It is called with the number of channels, and should return a block, an nn.Module, which is then called with "
+        f"pictures. What it returns is {what(read(built))}."
+    )
+
+
+def _asked(block: nn.Module, x: Tensor) -> Tensor:
+    # a copy: a block that changes its input in place must not pass for the identity
+    return shaped(read(theirs(block)(x.clone())), x, f"For x of shape {tuple(x.shape)}")
+
+
+def _looked_into(block: nn.Module) -> tuple[bool, list[nn.Parameter]]:
+    """Whether it hides layers, and the weights that can be trained."""
     weights = [weight for weight in block.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(weights, lr=1e-2) if weights else None
-    for _ in range(8 if weights else 0):
+    return any(map(_hides_layers, block.modules())), weights
+
+
+def _train(block: nn.Module, weights: list[nn.Parameter], x: Tensor) -> None:
+    optimizer = torch.optim.Adam(weights, lr=1e-2)
+    for _ in range(8):
         optimizer.zero_grad()
         (block(x) - x.flip(3)).square().mean().backward()
         optimizer.step()
-    added = fresh - x
-    moved = block(x).detach() - fresh
-    return (
-        bool((added.abs() < 1e-6).all() and (from_large - large).abs().max() < 1e-5),
-        bool((fresh.abs() < 1e-6).all()),
-        bool((added.abs() > 1e-6).any() and (added.std((0, 2, 3)) < 1e-6).all()),
-        bool((moved.std((0, 2, 3)) > 1e-4).any()),
-    )
 
 
-def _explain_identity(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    identity, _, _, learns = got
-    if not identity:
-        return "The fresh block changes its input." + ("" if learns else " And training does not move it.")
-    return (
-        "The fresh block is the identity, and training does not move it: does a gradient reach its weights?"
-    )
+def _changes(x: Tensor, fresh: Tensor) -> str:
+    if fresh.abs().max() < 1e-6:
+        return "answers zero"
+    if (fresh - x).std((0, 2, 3)).max() < 1e-6:
+        return "adds a constant"
+    if any((fresh - after(x)).abs().max() < 1e-5 for after in ACTIVATIONS):
+        return "ends in an activation"
+    return "changes its input"
+
+
+def _hides_layers(module: nn.Module) -> bool:
+    """Whether it keeps layers where nn.Module does not look for them."""
+    kept = [each for each in vars(module).values() if type(each) in (list, tuple, dict)]
+    inside = [each for box in kept for each in (box.values() if isinstance(box, dict) else box)]
+    # its own tables of layers are dicts too, of what is registered
+    registered = set(map(id, module.children()))
+    return any(isinstance(each, nn.Module) and id(each) not in registered for each in inside)
 
 
 # --- unet.parameters
@@ -185,13 +262,15 @@ def _ways(channels: int, out: int) -> tuple[tuple[int, int], ...]:
     return (channels, out), (channels, channels), (out, channels)
 
 
-def _counted(attempt: Callable, arguments: tuple) -> object:
+def _counted(attempt: Callable, arguments: tuple) -> Calls:
     """With more channels going out than in, with the same, and with fewer."""
     channels, out, told = arguments
-    counts = tuple(attempt(*ways, told) for ways in _ways(channels, out))
-    if any(count is None or count is ... for count in counts):
-        return None if any(count is None for count in counts) else ...
-    return counts
+    return Calls(
+        {
+            f"For {into} channels in, {wide} out and {told} told": attempt(into, wide, told)
+            for into, wide in _ways(channels, out)
+        }
+    )
 
 
 def _count_inputs(generator: torch.Generator) -> tuple:
@@ -199,15 +278,14 @@ def _count_inputs(generator: torch.Generator) -> tuple:
     return 2 * channels, 2 * (channels + more), 8 * told
 
 
-def _explain_count(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    away = [int(mine - true) for mine, true in zip(got, wanted, strict=True)]
-    channels, out, told = arguments
+def _explain_count(arguments: tuple, got: Calls, wanted: Calls) -> str:
+    away = {where: float(got[where] - wanted[where]) for where in wanted}
     words = [
-        f"{abs(gap):,} too {'many' if gap > 0 else 'few'} for {into} channels in, {wide} out and {told} told"
-        for gap, (into, wide) in zip(away, _ways(channels, out), strict=True)
+        f"{abs(gap):,.12g} too {'many' if gap > 0 else 'few'} {where.replace('For', 'for', 1)}"
+        for where, gap in away.items()
         if gap
     ]
-    return "It counts " + "; ".join(words) + "." if words else ""
+    return "It counts " + "; ".join(words) + "."
 
 
 # --- unet.memory
@@ -247,6 +325,12 @@ EXERCISES = (
             Slip("The products are divided by the root of all channels. Each head has only its own.", _over_all_channels),
             Slip("The products are divided by the channels of a head, without the square root.", _over_the_size),
             Slip("The softmax runs over the queries: for each key the weights sum to 1, and it should be for each query.", lambda q, k, v, heads: _attention(q, k, v, heads, axis=-2)),
+            Slip(
+                "The collected values are there, and not at their places: (B, heads, N, d) must be turned back, positions last, before it is reshaped.",
+                _not_turned_back,
+                (lambda q, k, v, heads: _not_turned_back(q, k, v, heads, "b h n d -> b n (h d)"),),
+            ),
+            Slip("The channels are cut as they lie in memory. A reshape alone moves no axis: positions must come before channels.", _cut_as_it_lies),
             Slip("All channels are taken for one head.", lambda q, k, v, heads: _attention(q, k, v, 1)),
             Slip("The channels are dealt out to the heads in turns. A head owns neighbours: the first d channels, the next d, and so on.", lambda q, k, v, heads: _attention(q, k, v, heads, split="(d h)")),
             Slip("The mixing is right, and at the end height and width are exchanged: positions run along the rows.", lambda q, k, v, heads: _attention(q, k, v, heads, end="x y")),
@@ -259,14 +343,18 @@ EXERCISES = (
         "A block that starts as nothing",
         lambda channels: _Residual(channels),
         (
-            Slip("The fresh block is not the identity: its last layer adds something from the start.", lambda channels: _Residual(channels, "nothing")),
+            Slip("The fresh block is not the identity. Either its last layer adds something from the start, or something comes after the sum.", lambda channels: _Residual(channels, "nothing")),
             Slip("The fresh block adds a constant: the last layer's weights are zero, and something else in it is not.", lambda channels: _Residual(channels, "weight")),
             Slip("The fresh block answers zero: what it computes starts as nothing, but its input is not added.", lambda channels: _Residual(channels, skip=False)),
+            Slip("The fresh block is an activation: one comes after the sum. The way past must be free of it.", lambda channels: _Residual(channels, after=F.relu)),
+            Slip("The fresh block is the identity for small numbers, and not for large ones.", _OfSmallNumbers),
             Slip("The fresh block is the identity, and it stays one: no gradient reaches its weights. Zero layers must not hide one another, and a factor 0 hides all.", lambda channels: _Residual(channels, factor=0.0)),
+            Slip("After training it is the identity plus a constant: only a bias moves. If every layer is zero, each hides the other's gradient.", lambda channels: _Residual(channels, "every layer")),
+            Slip("nn.Module does not see layers in a Python list: the optimiser gets none of their weights. Keep them in nn.ModuleList or nn.Sequential.", lambda channels: _Residual(channels, hide=True)),
+            Slip("The fresh block is the identity, and it has no weights: there is nothing that could learn.", lambda channels: nn.Identity()),
         ),
         lambda generator: (32 * int(torch.randint(1, 4, (), generator=generator)),),
         _tried,
-        explain=_explain_identity,
     ),
     Exercise(
         "unet.parameters",

@@ -6,7 +6,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from itertools import count, islice, repeat
 
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import Exercise, Slip
+from .compare import NO_RETURN, apart, shown, what
+from .engine import Exercise, Slip
+from .results import Calls, Unfit, fitted
 
 TITLE = "Training on MNIST, end to end"
 
@@ -33,10 +35,11 @@ def _average_inputs(generator: torch.Generator) -> tuple:
 
 def _average_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     start, constant, half_life, updates = arguments
-    share = float((got - constant) / (start - constant))
+    mine, right = (100 * float((each - constant) / (start - constant)) for each in (got, wanted))
+    has, should_have = apart(mine, right, 3)
     return (
         f"From {start:.2f} to {constant:.2f} with half-life {half_life:.1f}: after {updates} updates "
-        f"yours has {share:.1%} of the start left, and should have {2 ** (-updates / half_life):.1%}."
+        f"yours has {has} % of the start left, and should have {should_have} %."
     )
 
 
@@ -62,16 +65,13 @@ def _first_loss_inputs(generator: torch.Generator) -> tuple:
     return angle.cos().item(), angle.sin().item(), 0.2 + 0.7 * m
 
 
-def _of_all_targets(attempt: Callable, arguments: tuple) -> object:
-    values = [attempt(target, *arguments) for target in TARGETS]
-    if any(value is None or value is ... for value in values):
-        return None if any(value is None for value in values) else ...
-    return tuple(values)
+def _of_all_targets(attempt: Callable, arguments: tuple) -> Calls:
+    return Calls({f"For {target!r}": attempt(target, *arguments) for target in TARGETS})
 
 
-def _explain_first_loss(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    close = [abs(float(mine) - true) < 1e-5 * (1 + true) for mine, true in zip(got, wanted, strict=True)]
-    right = [target for target, fits in zip(TARGETS, close, strict=True) if fits]
+def _explain_first_loss(arguments: tuple, got: Calls, wanted: Calls) -> str:
+    pairs = zip(TARGETS, got.values(), wanted.values(), strict=True)
+    right = [target for target, mine, true in pairs if abs(mine - true) <= 1e-5 * (1 + true)]
     wrong = [target for target in TARGETS if target not in right]
     return f"Right for {', '.join(right) or 'none'}; not for {', '.join(wrong)}. What is the mean square of the target?"
 
@@ -81,20 +81,21 @@ def _explain_first_loss(arguments: tuple, got: tuple, wanted: tuple) -> str:
 
 @dataclass
 class _Seen:
-    """What a training loop was shown, and what it returned."""
+    """What a training loop was shown and what it returned, one entry a step; what it was called with; and all draws."""
 
-    batches: list
-    times: list
-    noises: list
-    losses: list
-    others: list
+    batches: list = field(default_factory=list)
+    times: list = field(default_factory=list)
+    noises: list = field(default_factory=list)
+    losses: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
+    drawn: list = field(default_factory=list)
 
 
 def _loop(seen: _Seen) -> Callable:
     """A loop like the chapter's that trains nothing and remembers what it was given."""
 
     def training(net, target, pairs, steps, draw, lr=1e-3):
-        seen.others.append((net, target))
+        seen.calls.append((net, target))
         losses = []
         for step, (x0, label) in enumerate(islice(pairs, steps)):
             t, eps = draw(step, x0)
@@ -114,34 +115,54 @@ def _stream(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.randn(4, 1, 4, 4, generator=generator), torch.randint(10, (4,), generator=generator)
 
 
-def _draw(step, x0):
-    generator = torch.Generator().manual_seed(int(step))
-    return torch.randint(1, 1001, (len(x0),), generator=generator), torch.randn(x0.shape, generator=generator)
+def _draws(seen: _Seen) -> Callable:
+    def draw(step, x0):
+        generator = torch.Generator().manual_seed(int(step))
+        t = torch.randint(1, 1001, (len(x0),), generator=generator)
+        eps = torch.randn(x0.shape, generator=generator)
+        seen.drawn.append((_numbers(t), _numbers(eps)))
+        return t, eps
+
+    return draw
 
 
 def _numbers(value: Tensor) -> tuple:
     return tuple(torch.as_tensor(value).flatten().tolist())
 
 
-def _show_one_batch(attempt: Callable, arguments: tuple) -> object:
-    """How many losses it returned, and how many different batches, times and noises the loop saw;
-    then truths: the batches are the stream's, the noise is noise, and all else is passed on and back."""
+def _show_one_batch(attempt: Callable, arguments: tuple) -> tuple:
+    """How many losses it returned, how often `training` was called, and how many different batches, times and noises
+    the loop saw; then truths: the batches are the stream's, the noise is noise, times and noise are of `draw`, and all
+    else is passed on and back."""
     steps, seed = arguments
-    seen, given = _Seen([], [], [], [], []), (object(), object())
-    losses = attempt(_loop(seen), *given, _stream(seed), _draw, steps)
-    if losses is None or losses is ...:
-        return losses
+    seen, given = _Seen(), (object(), object())
+    losses = _row(attempt(_loop(seen), *given, _stream(seed), _draws(seen), steps))
     there = [(_numbers(x0), _numbers(label)) for x0, label in islice(_stream(seed), steps)]
-    counts = len(set(seen.batches)), len(set(seen.times)), len(set(map(_numbers, seen.noises)))
+    noises = list(map(_numbers, seen.noises))
+    times_drawn, noises_drawn = {t for t, _ in seen.drawn}, {eps for _, eps in seen.drawn}
     return (
         len(losses),
-        *counts,
+        len(seen.calls),
+        *(len(set(each)) for each in (seen.batches, seen.times, noises)),
         set(seen.batches) <= set(there),
         # 64 numbers of a fixed seed: the spread of honest noise is never that far from 1
         all(eps.shape == (4, 1, 4, 4) and 0.5 < float(eps.double().std()) < 1.5 for eps in seen.noises),
-        len(losses) == len(seen.losses) and np.allclose([float(loss) for loss in losses], seen.losses),
-        all(mine is true for pair in seen.others for mine, true in zip(pair, given, strict=True)),
+        set(seen.times) <= times_drawn and set(noises) <= noises_drawn,
+        len(losses) == len(seen.losses) and np.allclose(losses, seen.losses),
+        all(mine is true for pair in seen.calls for mine, true in zip(pair, given, strict=True)),
     )
+
+
+def _row(losses: object) -> list[float]:
+    """The losses that an attempt returned. Raises Unfit if they are no row of numbers."""
+    if losses is None:
+        raise Unfit(NO_RETURN)
+    row = fitted(losses, torch.zeros(1))
+    if not isinstance(row, Tensor) or row.ndim != 1 or row.is_complex() or row.is_meta:
+        raise Unfit(
+            f"It should return a list of losses, one number for each step, and returns {what(losses)}."
+        )
+    return row.tolist()
 
 
 def _one_batch(training, net, target, pairs, draw, steps):
@@ -163,18 +184,23 @@ def _same_time_only(training, net, target, pairs, draw, steps):
 
 
 def _explain_one_batch(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    if int(got[0]) != arguments[0]:
-        return f"It should return the losses of {arguments[0]} steps, and returns {int(got[0])}."
-    if any(int(n) != 1 for n in got[1:4]):
-        words = zip(("batches", "sets of times", "sets of noises"), got[1:4], strict=True)
-        seen = ", ".join(f"{int(n)} different {what}" for what, n in words)
-        return f"The loop saw {seen}. One of each is wanted."
-    return next(words for truth, words in zip(got[4:], ONE_BATCH_GONE, strict=True) if not truth)
+    count, calls, *different = (int(each) for each in got[:5])
+    if calls == 0:
+        return "`training` was never called."
+    if calls > 1:
+        return f"`training` was called {calls} times. Each time the optimiser begins anew: call it once, for all steps."
+    if count != arguments[0]:
+        return f"It should return the losses of {arguments[0]} steps, and returns {count}."
+    if different != [1, 1, 1]:
+        words = zip(("batches", "sets of times", "sets of noises"), different, strict=True)
+        return f"The loop saw {', '.join(f'{n} different {of}' for of, n in words)}. One of each is wanted."
+    return next(words for truth, words in zip(got[5:], ONE_BATCH_GONE, strict=True) if not truth)
 
 
 ONE_BATCH_GONE = (
     "The batch that the loop saw is none of the stream's: pictures and labels pass as they are, all of them.",
     "The noise that the loop saw is not standard normal numbers in the shape of the pictures.",
+    "The times and the noise that the loop saw are not what `draw` returned: take one draw of it, and hold that fixed.",
     "The losses are not those that `training` returned.",
     "`training` was not given the network and the target that were passed in.",
 )
@@ -206,6 +232,18 @@ def _per_time_equal(t, loss, T, bins):
     return _sums(loss, _bin(t, T, bins), bins) * bins / len(t)
 
 
+def _per_time_last(t, loss, T, bins, count=None):
+    """An assignment by index: of several examples in a bin, the last one wins."""
+    which, total = _bin(t, T, bins), torch.zeros(bins, dtype=loss.dtype)
+    total[which] += loss
+    return total / (which.bincount(minlength=bins) if count is None else count)
+
+
+def _per_time_median(t, loss, T, bins, middle=torch.median):
+    which = _bin(t, T, bins)
+    return torch.stack([middle(loss[which == k]) for k in range(bins)])
+
+
 def _per_time_inputs(generator: torch.Generator) -> tuple:
     bins = int(torch.randint(3, 8, (), generator=generator))
     width = int(torch.randint(4, 30, (), generator=generator))
@@ -222,7 +260,11 @@ def _explain_per_time(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     _, _, T, bins = arguments
     first = wrong[0]
     low, high = first * T // bins + 1, (first + 1) * T // bins
-    return f"T = {T}, {bins} bins: {bins - len(wrong)} are right. Bin {first} holds the steps {low} to {high}. Which did you take?"
+    is_now, should_be = apart(got[first], wanted[first], 4)
+    return (
+        f"T = {T}, {bins} bins: {bins - len(wrong)} are right. Bin {first} holds the steps {low} to {high}. The mean of "
+        f"their losses is {should_be}, and yours is {is_now}."
+    )
 
 
 # --- training.diagnose: the runs of experiments/broken_runs.py
@@ -303,8 +345,8 @@ def _explain_diagnosis(arguments: tuple, got: dict, wanted: dict) -> str:
         said = got[letter]
         if said is None or said is ...:
             hints.append(f"{letter}: no diagnosis yet.")
-        elif said not in list(CAUSES):  # a list, for what cannot be hashed may be said too
-            hints.append(f"{letter}: {said!r} is none of {', '.join(CAUSES)}.")
+        elif not isinstance(said, str) or said not in CAUSES:
+            hints.append(f"{letter}: {shown(said)} is none of {', '.join(CAUSES)}.")
         elif said != cause:
             effect, seen = next(
                 (mine, true) for mine, true in zip(EFFECTS[said], EFFECTS[cause], strict=True) if mine != true
@@ -352,6 +394,8 @@ EXERCISES = (
             Slip("The two shares are exchanged: it begins at the constant and goes to the start.", lambda start, constant, half_life, updates: _average(constant, start, half_life, updates)),
             Slip("It looks as if e was the base. After half_life updates one half is left, and not 37 %.", lambda start, constant, half_life, updates: constant + (start - constant) * np.exp(-updates / half_life)),
             Slip("It looks as if each update kept 1 - 1 / half_life of the average. That forgets faster than a half in half_life updates.", lambda start, constant, half_life, updates: constant + (start - constant) * (1 - 1 / half_life) ** updates),
+            Slip("That is the share of the start that is left. The average is made of it and of the constant's share.", lambda start, constant, half_life, updates: 2 ** (-updates / half_life)),
+            Slip("That is the constant's share. The average is made of it and of what is left of the start.", lambda start, constant, half_life, updates: 1 - 2 ** (-updates / half_life)),
             Slip("It looks like the average after one update.", lambda start, constant, half_life, updates: _average(start, constant, half_life, 1)),
             Slip("What is left of the start is right. The share of the constant is missing.", lambda start, constant, half_life, updates: start * 2 ** (-updates / half_life)),
             Slip("It looks like the constant's share alone. Something of the start is left too.", lambda start, constant, half_life, updates: constant * (1 - 2 ** (-updates / half_life))),
@@ -399,6 +443,16 @@ EXERCISES = (
         (
             Slip("It looks as if steps began at 0. Ours go from 1 to T, so the last step of each bin has slipped into the next.", _per_time_from_zero),
             Slip("These are sums. Divide each by the number of examples in its bin.", lambda t, loss, T, bins: _sums(loss, _bin(t, T, bins), bins)),
+            Slip(
+                "`total[which] += loss` adds only one example to each bin: where an index comes twice, the last one wins. `index_add` and `bincount` add all.",
+                _per_time_last,
+                (lambda t, loss, T, bins: _per_time_last(t, loss, T, bins, count=1),),
+            ),
+            Slip(
+                "Those are medians. The mean of each bin is asked for.",
+                _per_time_median,
+                (lambda t, loss, T, bins: _per_time_median(t, loss, T, bins, lambda each: each.quantile(0.5)),),
+            ),
             Slip("Each sum is divided as if all bins held equally many examples. They do not: count.", _per_time_equal),
             Slip("Each sum is divided by the number of all examples: the shares of the mean, not the means.", lambda t, loss, T, bins: _sums(loss, _bin(t, T, bins), bins) / len(t)),
             Slip("The bins run from T down to 1. The first should hold the smallest t.", lambda t, loss, T, bins: _per_time(t, loss, T, bins).flip(0)),

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import Exercise, Slip
+from .compare import apart
+from .engine import Exercise, Slip
 
 TITLE = "CIFAR-10 in colour, and the 64 x 64 recipe reopened"
 
@@ -37,59 +38,60 @@ def _explain_shrink(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     large, E = arguments
     if (E @ got @ E.T - large).abs().max() < 1e-4:
         return "Enlarged again it is the large picture, but it is not quite the small one: look at the precision."
-    off = (got - wanted).square().mean().sqrt() / wanted.std()
-    return f"The small picture is missed by {off.item():.1%} of its own spread. Enlarge your answer again: is it what you were given?"
+    off = 100 * (got - wanted).square().mean().sqrt() / wanted.std()
+    return f"The small picture is missed by {off.item():.2g} % of its own spread. Enlarge your answer again: is it what you were given?"
 
 
 # --- index.all_steps
 
 
 def _all_steps(u, T):
-    return (u * T).long(), list(range(T - 1, -1, -1))
+    return (u * T).long(), torch.arange(T - 1, -1, -1)
 
 
 def _steps_inputs(generator: torch.Generator) -> tuple:
-    T = int(torch.randint(5, 40, (), generator=generator))
+    # more entries than a byte can count
+    T = int(torch.randint(260, 400, (), generator=generator))
     index = torch.cat([torch.arange(T), torch.randint(T, (200,), generator=generator)])
-    # away from the edges, where rounding would decide
+    # away from the edges, where rounding would decide; but 0 is one of the numbers
     inside = 0.1 + 0.8 * torch.rand(len(index), generator=generator, dtype=torch.float64)
+    inside[0] = 0
     return (index + inside) / T, T
-
-
-def _run_steps(attempt, arguments: tuple) -> object:
-    """The list of a drawing may come as a list, a range, a tensor or an array."""
-    answer = attempt(*arguments)
-    if not isinstance(answer, tuple | list) or len(answer) != 2:
-        return answer
-    drawn, visited = answer
-    return drawn, torch.tensor([int(i) for i in visited])
 
 
 def _explain_steps(arguments: tuple, got: tuple, wanted: tuple) -> str:
     T = arguments[1]
-    drawn, visited = (set(torch.as_tensor(each).long().flatten().tolist()) for each in got)
-    for name, seen in (("Training", drawn), ("The loop", visited)):
-        if missing := sorted(set(range(T)) - seen):
-            return f"{name} never uses entry {missing[0]} of the table."
+    for name, entries in zip(("Training", "The loop"), got, strict=True):
+        if entries.frac().any():
+            return (
+                f"{name} uses {_first(entries.frac() != 0, entries)}. Entries of a table have whole numbers."
+            )
+        seen = set(entries.long().flatten().tolist())
         if beyond := sorted(seen - set(range(T))):
             return (
                 f"{name} asks for entry {beyond[0]}, and the table of T = {T} has the entries 0 to {T - 1}."
             )
+        if missing := sorted(set(range(T)) - seen):
+            return f"{name} never uses entry {missing[0]} of the table."
     return "Every entry is used. Look at the order, and at the sizes of the shares."
+
+
+def _first(where: Tensor, entries: Tensor) -> str:
+    return f"{entries[where].flatten()[0].item():.6g}"
 
 
 # --- flips.best_guess
 
 
-def _guess_flipped(prior, turn, width=lambda s: s * s):
+def _guess_flipped(prior, turn, width=lambda s: s * s, axis=1):
     """A softmax over the points and their mirror images; what a slip gets wrong is passed in."""
 
     def guess(x, points, a, s, p):
         both = torch.cat([points, turn(points)])
         weights = prior(p) if callable(prior) else prior
         log_prior = torch.tensor(weights, dtype=x.dtype).log().repeat_interleave(len(points))
-        apart = (x[:, None] - a * both).square().flatten(2).sum(2)
-        weight = torch.softmax(log_prior - apart / (2 * width(s)), dim=1)
+        distance2 = (x[:, None] - a * both).square().flatten(2).sum(2)
+        weight = torch.softmax(log_prior - distance2 / (2 * width(s)), dim=axis)
         return (weight @ both.flatten(1)).view_as(x)
 
     return guess
@@ -150,7 +152,8 @@ def _compute_inputs(generator: torch.Generator) -> tuple:
     convolutions = round(between(5e7, 2e8))
     attention, told = round(between(0.05, 0.4) * convolutions), round(between(0.05, 0.3) * convolutions)
     k, batch = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((2, 5), (16, 129)))
-    steps = between(800, 4000) // 1 + between(0.3, 0.7)  # far from a whole number
+    # far from a whole number, and nearer to the next one: rounding to the nearest is seen
+    steps = between(800, 4000) // 1 + between(0.6, 0.8)
     return (
         steps * 6 * batch * _cost(convolutions, attention, told, k),
         convolutions,
@@ -166,9 +169,13 @@ def _other_cost(cost, factor=6):
 
 
 def _explain_compute(arguments: tuple, got: object, wanted: object) -> str:
-    ratio = float(got) / float(wanted)
-    many = f"{ratio:.2f} times" if ratio < 10 else f"{ratio:.0f} times"
-    return f"It is {float(got):,.0f}, {many} as many steps as the compute pays for."
+    steps, ratio = float(got), float(got / wanted)
+    if steps != round(steps):
+        return f"It is {steps:,.6g}: steps are whole."
+    if abs(ratio - 1) < 0.05:
+        away = abs(steps - float(wanted))
+        return f"It is {steps:,.0f}, which is {away:.0f} too {'many' if ratio > 1 else 'few'}."
+    return f"It is {steps:,.0f}, {apart(ratio, 1, 3)[0]} times as many steps as the compute pays for."
 
 
 EXERCISES = (
@@ -191,6 +198,13 @@ EXERCISES = (
         "No step left out",
         _all_steps,
         (
+            Slip("u T has a fraction, and an entry has none: whole numbers are asked for.", lambda u, T: (u * T, list(range(T - 1, -1, -1)))),
+            Slip("`ceil` minus 1 is the same as cutting off the fraction, but for u = 0: there it gives -1.", lambda u, T: ((u * T).ceil().long() - 1, list(range(T - 1, -1, -1)))),
+            Slip(
+                "The entries of training do not fit into 8 bits: a byte counts to 255 and begins anew.",
+                lambda u, T: ((u * T).long().to(torch.uint8), list(range(T - 1, -1, -1))),
+                (lambda u, T: ((u * T).long().to(torch.int8), list(range(T - 1, -1, -1))),),
+            ),
             Slip("That is the bug: neither training nor the loop ever uses entry 0.", lambda u, T: (1 + (u * (T - 1)).long(), list(range(T - 1, 0, -1)))),
             Slip("Training is right. The loop stops before entry 0: a range leaves out its end.", lambda u, T: ((u * T).long(), list(range(T - 1, 0, -1)))),
             Slip("The loop is right. Training never draws entry 0.", lambda u, T: (1 + (u * (T - 1)).long(), list(range(T - 1, -1, -1)))),
@@ -200,7 +214,6 @@ EXERCISES = (
             Slip("The loop is right. All entries are equally likely, but the order is turned round: the smallest u belongs to entry 0.", lambda u, T: (T - 1 - (u * T).long(), list(range(T - 1, -1, -1)))),
         ),
         _steps_inputs,
-        _run_steps,
         explain=_explain_steps,
     ),
     Exercise(
@@ -214,6 +227,7 @@ EXERCISES = (
             Slip("Those are two guesses, mixed with fixed weights. x tells which of the two is likely: put all the points into one softmax.", _averaged),
             Slip("The pictures are turned upside down. A flip exchanges left and right, the last axis.", _guess_flipped(lambda p: (1 - p, p), lambda points: points.flip(-2))),
             Slip("The chances were added to the exponents. A chance multiplies the exponential: what is that in the exponent?", _guess_flipped(lambda p: (math.exp(1 - p), math.exp(p)), _mirror)),
+            Slip("The softmax runs over the noisy pictures. For each of them the weights of all points sum to 1.", _guess_flipped(lambda p: (1 - p, p), _mirror, axis=0)),
             Slip("x is compared with the pictures themselves. Noisy versions of a picture lie around a times the picture.", lambda x, points, a, s, p: _flipped(x, points, 1.0, s, p)),
             Slip("It looks as if the distance was divided by 2 s, and not by 2 s^2.", _guess_flipped(lambda p: (1 - p, p), _mirror, lambda s: s)),
         ),
@@ -232,7 +246,7 @@ EXERCISES = (
             Slip("k times as wide and k times as high are k^2 times the pixels.", _other_cost(lambda c, a, told, k: k * c + k**2 * a + told)),
             Slip("That is the number of pictures. A step takes a whole batch of them.", lambda flop, c, a, told, k, batch: int(flop // (6 * _cost(c, a, told, k)))),
             Slip("There is no half step: round down.", lambda flop, c, a, told, k, batch: flop / (6 * batch * _cost(c, a, told, k))),
-            Slip("The last step is not paid for: round down, not up.", lambda flop, c, a, told, k, batch: math.ceil(flop / (6 * batch * _cost(c, a, told, k)))),
+            Slip("The last step is not paid for: round down, not up and not to the nearest.", lambda flop, c, a, told, k, batch: math.ceil(flop / (6 * batch * _cost(c, a, told, k)))),
         ),
         _compute_inputs,
         explain=_explain_compute,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from . import Exercise, Slip
+from .attempts import Attempt
+from .compare import apart, shaped
+from .engine import Exercise, Slip
+from .results import Calls
 
 TITLE = "Asking for a seven: conditioning and guidance"
 
@@ -28,20 +32,13 @@ def _scales(**other: Callable[[float], float]) -> Callable:
     return lambda weight, source: known["labels" if source == SOURCES[3] else source](weight)
 
 
-def _all_sources(attempt: Callable, arguments: tuple) -> object:
-    scales = [attempt(arguments[0], source) for source in SOURCES]
-    for empty in (..., None):
-        if any(scale is empty for scale in scales):
-            return empty
-    return tuple(scales)
+def _all_sources(attempt: Callable, arguments: tuple) -> Calls:
+    return Calls({f"For {source!r}": attempt(*arguments, source) for source in SOURCES})
 
 
-def _explain_scales(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    wrong = [
-        source
-        for source, mine, true in zip(SOURCES, got, wanted, strict=True)
-        if abs(float(mine) - true) > 1e-5 * (1 + abs(true))
-    ]
+def _explain_scales(arguments: tuple, got: Calls, wanted: Calls) -> str:
+    pairs = zip(SOURCES, got.values(), wanted.values(), strict=True)
+    wrong = [source for source, mine, true in pairs if abs(mine - true) > 1e-5 * (1 + abs(true))]
     return f"{4 - len(wrong)} of the four are right. Look again at {wrong[0]!r}: what is the factor of eps_c there?"
 
 
@@ -58,7 +55,8 @@ def _around(error: Callable[[int, float], float], centre: Callable = lambda n, p
 
 
 def _band_inputs(generator: torch.Generator) -> tuple:
-    count = int(torch.randint(200, 20_000, (), generator=generator))
+    # so few that n and n - 1 differ by more than the tolerance
+    count = int(torch.randint(100, 2000, (), generator=generator))
     return count, 0.05 + 0.35 * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
@@ -70,14 +68,14 @@ def _explain_band(arguments: tuple, got: tuple, wanted: tuple) -> str:
     if abs(low + high - 2 * count * share) > 1e-4 * count * share:
         return f"The middle of the band is {(low + high) / 2:.6g}, and the mean is not there."
     error = (wanted[1] - wanted[0]) / 8
-    return (
-        f"The middle is right. To each side it reaches {(high - low) / 2 / error:.3g} standard errors, not 4."
-    )
+    reach, four = apart((high - low) / 2 / error, 4, 3)
+    return f"The middle is right. To each side it reaches {reach} standard errors, not {four}."
 
 
 # --- guidance.dial
 
-DIAL = (0.0, 1e-6, 0.5, 1.0, 2.5)
+REFUSED = object()
+DIAL = (0.0, 1e-6, 0.5, 0.995, 1.0, 1.005, 2.5, 8.0, -0.7)
 
 
 def _dial_inputs(generator: torch.Generator) -> tuple:
@@ -87,7 +85,7 @@ def _dial_inputs(generator: torch.Generator) -> tuple:
     return x, 0.1 + 0.8 * torch.rand((), generator=generator).item(), label, weights
 
 
-def _turned(attempt: Callable, arguments: tuple) -> object:
+def _turned(attempt: Attempt, arguments: tuple) -> tuple:
     """The answers at the scales of DIAL; whether those at 0 and 1 are the network's to the bit; pictures asked about."""
     x, t, label, weights = arguments
     asked = 0
@@ -100,19 +98,20 @@ def _turned(attempt: Callable, arguments: tuple) -> object:
             raise ValueError("this network knows the labels 0 to 4, and -1 for none")
         return torch.tanh(x * weights[label] + t) + 0.3 * weights[label]
 
-    answers, counts = [], []
+    answers, counts = {}, []
     for scale in DIAL:
         asked = 0
-        answer = attempt(denoise, x.clone(), t, label.clone(), scale)
-        if answer is None or answer is ...:
-            return answer
-        answers.append(torch.as_tensor(answer))
+        # the library's dial refuses to be turned below 0; another one may be turned, and must not stand still there
+        call = partial(attempt.or_refused, REFUSED) if scale < 0 else attempt
+        answer = call(denoise, x, t, label, scale)
+        if answer is REFUSED:
+            asked = 0
+            answer = _dial(denoise, x, t, label, scale)
+        answers[scale] = shaped(answer, x, f"At scale {scale:g}").double()
         counts.append(asked / len(x))
-    exact = [
-        answer.shape == x.shape and torch.equal(answer.double(), own.double())
-        for answer, own in ((answers[3], denoise(x, t, label)), (answers[0], denoise(x, t)))
-    ]
-    return torch.stack(answers), exact[0], exact[1], torch.tensor(counts, dtype=torch.float64)
+    own = {1.0: denoise(x, t, label), 0.0: denoise(x, t)}
+    exact = [torch.equal(answers[scale], own[scale]) for scale in own]
+    return torch.stack(list(answers.values())), *exact, torch.tensor(counts, dtype=torch.float64)
 
 
 def _explain_dial(arguments: tuple, got: tuple, wanted: tuple) -> str:
@@ -169,6 +168,18 @@ def _turned_round(denoise, x, t, label, scale):
 def _always_twice(denoise, x, t, label, scale):
     with_label, without = _both(denoise, x, t, label)
     return without + scale * (with_label - without)
+
+
+def _up_to(largest: float) -> Callable:
+    return lambda denoise, x, t, label, scale: _dial(denoise, x, t, label, min(scale, largest))
+
+
+def _not_below_zero(denoise, x, t, label, scale):
+    return _dial(denoise, x, t, label, max(scale, 0))
+
+
+def _off_near_one(denoise, x, t, label, scale):
+    return _dial(denoise, x, t, label, 1 if abs(scale - 1) < 0.01 else scale)
 
 
 def _zero_for_none(denoise, x, t, label, scale):
@@ -231,10 +242,10 @@ def _accuracy_inputs(generator: torch.Generator) -> tuple:
 
 
 def _explain_accuracy(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    share, error = map(float, got)
-    if abs(share - float(wanted[0])) > 1e-4:
-        return f"The share is {share:.4f}, should be {float(wanted[0]):.4f}."
-    return f"The share is right. Its standard error is {error:.4f}, should be {float(wanted[1]):.4f}."
+    share, error = ("is {}, should be {}".format(*apart(*pair, 4)) for pair in zip(got, wanted, strict=True))
+    if abs(got[0] - wanted[0]) > 1e-4:
+        return f"The share {share}."
+    return f"The share is right. Its standard error {error}."
 
 
 EXERCISES = (
@@ -265,6 +276,7 @@ EXERCISES = (
             Slip("The middle is right. That is one standard error to each side, not four.", _around(lambda n, p: math.sqrt(p * (1 - p) * n))),
             Slip("That is the band of the share. The count was asked for.", _around(lambda n, p: 4 * math.sqrt(p * (1 - p) / n), lambda n, p: p)),
             Slip("That is the band if one coin decides for all pictures at once: the bug of this chapter.", _around(lambda n, p: 4 * n * math.sqrt(p * (1 - p)))),
+            Slip("It looks as if n - 1 was used for n. That is for a variance estimated from a sample; here it is known.", _around(lambda n, p: 4 * math.sqrt(p * (1 - p) * (n - 1)))),
             Slip("That is the band of the labels that stay.", _around(lambda n, p: 4 * math.sqrt(p * (1 - p) * n), lambda n, p: (1 - p) * n)),
         ),
         _band_inputs,
@@ -281,6 +293,9 @@ EXERCISES = (
             Slip("It counts from the conditional answer, and saves a call at 0. In this book 1 switches guidance off.", _from_the_label_saving),
             Slip("It moves from the conditional answer to the one without a label as the scale grows: the wrong way.", _turned_round),
             Slip("The formula is right. At 0 and 1 it asks twice, and rounding makes 1 differ from the network's own answer.", _always_twice),
+            Slip("Large scales are held down. The dial goes on as far as it is turned.", _up_to(3), tuple(map(_up_to, (2.5, 4, 5, 7, 7.5)))),
+            Slip("Below 0 it stays where it is at 0. Negative scales are turns of the dial too: away from the label.", _not_below_zero),
+            Slip("Close to 1 it gives the plain conditional answer: the dial jumps at both ends of that stretch. Only 1 itself is 1.", _off_near_one),
             Slip("For the answer without a label it asks for class 0. The null label is -1.", _zero_for_none),
         ),
         _dial_inputs,

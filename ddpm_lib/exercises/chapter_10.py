@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import product
+from operator import le, lt
 
 import torch
 from torch import Tensor
 
-from . import Exercise, Slip
+from .compare import NO_RETURN, apart, number, shown
+from .engine import Exercise, Slip
 
 TITLE = "How good is it?"
 
@@ -93,11 +95,9 @@ def _kernel_inputs(generator: torch.Generator) -> tuple:
 def _kernel_run(attempt, arguments: tuple):
     """The value, and the mean over all pairs of two-point samples of one law with three values: exactly 0."""
     x, y, law = arguments
-    value = attempt(x, y)
-    if value is None or value is ...:
-        return value
+    value = number(attempt(x, y))
     samples = [law[list(picks)] for picks in product(range(3), repeat=2)]
-    mean = sum(float(attempt(one.clone(), two.clone())) for one in samples for two in samples)
+    mean = sum(number(attempt(one, two)) for one in samples for two in samples)
     return value, mean / len(samples) ** 2
 
 
@@ -149,8 +149,7 @@ def _floor(S, n, M):
 
 def _floor_run(attempt, arguments: tuple):
     """In thousandths: a floor is a small number, and the tolerance is relative to 1 + |answer|."""
-    value = attempt(*arguments)
-    return value if value is None or value is ... else 1e3 * value
+    return 1e3 * number(attempt(*arguments))
 
 
 # --- what is missing
@@ -189,6 +188,10 @@ def _missing_swapped(samples, real, labels, k):
     return _shares((torch.cdist(real, samples) <= radius).any(1), labels)
 
 
+def _missing_counts(samples, real, labels, k):
+    return _missing(samples, real, labels, k) * labels.bincount()
+
+
 def _missing_whole(samples, real, labels, k):
     radius = _kth(torch.cdist(real, real), k)
     share = (torch.cdist(real, samples) <= radius[:, None]).any(1).double().mean()
@@ -210,23 +213,18 @@ def _missing_own_class(samples, real, labels, k):
 # --- a fair comparison
 
 TWICE = 1.96
+_ALIKE = {"count": 1000, "features": "classifier", "reference": "test"}
 
 
 def _claim_inputs(generator: torch.Generator) -> tuple:
-    """60 pairs of reports: one in three cannot be compared, the rest lie from 0 to 4 standard errors apart."""
+    """60 pairs of reports: one in three cannot be compared, the rest lie from 0 to 4 standard errors apart; some just
+    outside and just inside 1.96, and two exactly there."""
     draw = lambda: torch.rand((), generator=generator).item()  # noqa: E731
+    report = lambda: dict(_ALIKE, value=0.5 + draw(), error=0.01 + 0.03 * draw())  # noqa: E731
     pairs = []
-    while len(pairs) < 60:
-        a = {
-            "value": 0.5 + draw(),
-            "error": 0.01 + 0.03 * draw(),
-            "count": 1000,
-            "features": "classifier",
-            "reference": "test",
-        }
-        b = dict(a, error=0.01 + 0.03 * draw())
-        z = 8 * draw() - 4
-        b["value"] = a["value"] + z * math.hypot(a["error"], b["error"])
+    while len(pairs) < 53:
+        a, z = report(), 8 * draw() - 4
+        b = _away(a, z, 0.01 + 0.03 * draw())
         change = draw()
         if change < 1 / 9:
             b["count"] = 10_000
@@ -234,21 +232,33 @@ def _claim_inputs(generator: torch.Generator) -> tuple:
             b["features"] = "pixels"
         elif change < 3 / 9:
             b["reference"] = "train"
-        if abs(abs(z) - TWICE) > 0.05:
+        if abs(abs(z) - TWICE) > 0.01:
             pairs.append((a, b))
-    return (pairs,)
+    close = [(a := report(), _away(a, z, 0.01 + 0.03 * draw())) for z in (-1.965, 1.965, -1.9595, 1.9595)]
+    # between 2.576 and what two intervals that do not touch ask for
+    strict = (a := report(), _away(a, 2.68, a["error"]))
+    # with errors of 0 and 1 / 32 no way to compute it rounds
+    edge = dict(_ALIKE, value=0.0, error=0.0), dict(_ALIKE, value=TWICE / 32, error=1 / 32)
+    return ([*pairs, *close, strict, edge, edge[::-1]],)
+
+
+def _away(a: dict, z: float, error: float) -> dict:
+    """A report like a, so many standard errors of the difference away."""
+    return dict(a, error=error, value=a["value"] + z * math.hypot(a["error"], error))
 
 
 def _claim_run(attempt, arguments: tuple) -> tuple:
-    return tuple(attempt(dict(a), dict(b)) for a, b in arguments[0])
+    return tuple(attempt(a, b) for a, b in arguments[0])
 
 
-def _claim_of(keys=("count", "features", "reference"), width=math.hypot, sign: int = 1):
+def _claim_of(
+    keys=("count", "features", "reference"), width=math.hypot, sign: int = 1, times=TWICE, within=le
+):
     def attempt(a, b):
         if any(a[key] != b[key] for key in keys):
             return "not comparable"
         gap = sign * (b["value"] - a["value"])
-        if abs(gap) <= TWICE * width(a["error"], b["error"]):
+        if within(abs(gap), times * width(a["error"], b["error"])):
             return "cannot say"
         return "better" if gap > 0 else "worse"
 
@@ -261,8 +271,10 @@ def _claim(a, b):
 
 def _claim_explain(arguments: tuple, got: tuple, wanted: tuple) -> str:
     for (a, b), mine, right in zip(arguments[0], got, wanted, strict=True):
+        if mine is None:
+            return f"a is {_report(a)}, b is {_report(b)}. {NO_RETURN}"
         if mine != right:
-            return f"a is {_report(a)}, b is {_report(b)}: you say {mine!r}, and it is {right!r}."
+            return f"a is {_report(a)}, b is {_report(b)}: you say {shown(mine)}, and it is {right!r}."
     return ""
 
 
@@ -361,7 +373,7 @@ EXERCISES = (
         ),
         _floor_inputs,
         _floor_run,
-        explain=lambda arguments, got, wanted: f"It is {got / 1e3:.6g}, should be {wanted / 1e3:.6g}.",
+        explain=lambda arguments, got, wanted: "It is {}, should be {}.".format(*apart(got / 1e3, wanted / 1e3)),
     ),
     Exercise(
         "metrics.missing",
@@ -376,6 +388,7 @@ EXERCISES = (
                 "Those are the balls of the samples: recall, class by class. Coverage takes the balls of the real points.",
                 _missing_swapped,
             ),
+            Slip("That is how many are covered. Shares are asked for: divide by the number of real points of the class.", _missing_counts),
             Slip("That is the coverage of all real points, once for each class.", _missing_whole),
             Slip("It looks as if the covered points of a class were divided by the number of all real points.", _missing_of_all),
             Slip("It looks as if each class had its balls to itself. The radius is that to the k-th real neighbour of any class.", _missing_own_class),
@@ -395,6 +408,12 @@ EXERCISES = (
                 "It looks as if you ask for two intervals that do not touch. That is too strict: errors of independent measurements add as squares.",
                 _claim_of(width=lambda a, b: a + b),
             ),
+            Slip(
+                "It looks as if the difference was held against another number of standard errors than 1.96.",
+                _claim_of(times=2),
+                tuple(_claim_of(times=times) for times in (1, 1.645, 2.576, 3)),
+            ),
+            Slip("A difference of exactly 1.96 standard errors is within it.", _claim_of(within=lt)),
             Slip("It looks as if the errors were not used.", _claim_of(width=lambda a, b: 0.0)),
             Slip("It looks as if only the error of one of the two was used.", _claim_of(width=lambda a, b: a)),
             Slip("A distance is better when it is smaller.", _claim_of(sign=-1)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import threading
@@ -16,8 +15,8 @@ import pytest
 import torch
 from einops import rearrange
 
-from ddpm_lib import chain, cli, exercises
-from ddpm_lib.exercises import Exercise, Slip, check, find
+from ddpm_lib import chain, exercises
+from ddpm_lib.exercises import Exercise, Slip, check, engine, find
 
 BOOK = Path(__file__).parents[2] / "book"
 ALL = [exercise for _, group in exercises.exercises().values() for exercise in group]
@@ -52,15 +51,16 @@ def test_an_exercise_knows_at_least_three_slips_each_with_a_hint_of_its_own(exer
 
 @pytest.mark.parametrize("exercise", ALL, ids=by_name)
 def test_the_answer_is_correct(exercise):
-    for _ in range(5):
+    for _ in range(3):
         assert repr(check(exercise.name, exercise.answer)) == f"{exercise.name}: correct."
 
 
 @pytest.mark.parametrize(("exercise", "slip"), SLIPS, ids=by_name)
 def test_a_known_slip_gets_its_own_hint_and_no_other(exercise, slip):
-    for _ in range(5):
-        verdict = check(exercise.name, slip.attempt)
-        assert verdict.status == "not yet" and verdict.text == f"not yet. {slip.hint}"
+    for _ in range(2):
+        for attempt in (slip.attempt, *slip.also):
+            verdict = check(exercise.name, attempt)
+            assert verdict.status == "not yet" and verdict.text == f"not yet. {slip.hint}"
 
 
 # --- the exercises in the chapters
@@ -315,18 +315,11 @@ def test_wrong_shapes_types_and_numbers_are_described():
     assert "torch.complex" in tell(lambda x: x + 1j) and "torch.bool" in tell(lambda x: x > 0)
     assert "It should be 2 values, and is a number" in said("sampling.calls", 200)
     assert "It should be 2 values, and is 3" in said("sampling.calls", (200, 1, 2))
-    assert "Value 2 of 2: It is 7, should be 12800" in said("sampling.calls", (200, 7))
+    assert "Value 1 of 2: It should be a number, and is a text" in said("sampling.calls", ("x", 7))
     assert "factor of x0 is right" in said("chain.noising", lambda x0, t, eps: in_place(x0, t, 2 * eps))
-    assert "no mixture" in said("chain.noising", lambda x0, t, eps: in_place(x0, t, eps) ** 2)
+    assert "no mixture" in said("chain.noising", lambda x0, t, eps: in_place(x0, t, eps).sin())
     assert "should be" in said("chain.noising", lambda x0, t, eps: (2 * x0).tolist())
     assert "mean is not right" in said("chain.narrow_step", lambda x, x0, t, z: (2 * x).numpy())
-
-
-def test_noise_at_the_last_step_does_not_pass():
-    def with_noise_at_the_end(x, x0, t, z):
-        return find("chain.narrow_step").answer(x, x0, t, z) + (0.01 * z if t == 1 else 0)
-
-    assert not any(check("chain.narrow_step", with_noise_at_the_end) for _ in range(20))
 
 
 @pytest.mark.parametrize(
@@ -364,7 +357,7 @@ def use(monkeypatch, **changes) -> Exercise:
         lambda generator: (torch.randn(3, generator=generator),),
     )
     made = replace(made, **changes)
-    monkeypatch.setattr(exercises, "exercises", lambda: {1: ("Test", (made,))})
+    monkeypatch.setattr(engine, "exercises", lambda: {1: ("Test", (made,))})
     return made
 
 
@@ -394,7 +387,7 @@ def test_an_attempt_may_be_judged_by_what_many_calls_give(monkeypatch):
         monkeypatch,
         answer=lambda: 0,
         slips=(Slip("uniform", lambda: torch.rand(())),),
-        run=lambda attempt, _: torch.stack([(x := torch.tensor([float(attempt()) for _ in range(20_000)])).mean(), x.var()]),
+        run=lambda attempt, _: torch.stack([(x := torch.tensor([float(attempt()) for _ in range(4_000)])).mean(), x.var()]),
         tolerance=0.05,
     )  # fmt: skip
     assert check("test.double", lambda: 0.0)
@@ -404,84 +397,10 @@ def test_an_attempt_may_be_judged_by_what_many_calls_give(monkeypatch):
 
 def test_a_broken_answer_is_an_error_and_not_the_readers_fault(monkeypatch):
     use(monkeypatch, answer=lambda x: x @ torch.ones(5))
-    with pytest.raises(RuntimeError, match="the answer to test.double is broken"):
-        check("test.double", lambda x: x)
+    verdict = check("test.double", lambda x: x)
+    assert verdict.status == "not marked" and "the answer to test.double is broken" in verdict.text
 
 
 def test_an_unknown_name_is_told_its_neighbours():
     with pytest.raises(ValueError, match="'chain.noisin'.*did you mean 'chain.noising'"):
         check("chain.noisin", None)
-
-
-# --- progress
-
-
-def test_progress_counts_tries_up_to_the_first_correct_one(progress):
-    for attempt in (0.1, 0.2, None, 5e-4, 0.3):
-        check("chain.last_step", attempt)
-    check("chain.noising", in_place, record=False)
-    kept = json.loads(progress.read_text())
-    assert kept.keys() == {"chain.last_step"} and kept["chain.last_step"]["tries"] == 3
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", kept["chain.last_step"]["correct"])
-
-
-def test_the_command_line_shows_progress_and_forgets_it(progress, capsys):
-    check("chain.last_step", 5e-4)
-    check("chain.noising", lambda x0, t, eps: x0)
-    assert cli.main(["exercises"]) == 0
-    lines = capsys.readouterr().out
-    assert re.search(r"^ 1  #\.+ +1 of \d  From noise to a picture$", lines, re.MULTILINE)
-    assert re.search(r"\[x\] chain.last_step .*, 1 try", lines)
-    assert re.search(r"\[ \] chain.noising .* 1 try", lines)
-    assert "Next: chapter 1, Noise a whole batch (chain.noising)" in lines
-    assert "schedule.cosine" not in lines  # chapter 2 is not begun
-    assert f"1 of {len(ALL)} exercises" in lines and str(progress) in lines
-    assert cli.main(["exercises", "--all"]) == 0
-    out = capsys.readouterr().out
-    assert all(f" {exercise.name} " in out for exercise in ALL)
-    assert cli.main(["exercises", "--forget"]) == 0 and not progress.exists()
-    assert f"0 of {len(ALL)} exercises" in capsys.readouterr().out
-
-
-def test_the_report_knows_the_end(progress):
-    progress.write_text(json.dumps({each.name: {"correct": "2026-01-01", "tries": 1} for each in ALL}))
-    assert "All of them" in exercises.report() and "Next:" not in exercises.report()
-
-
-def test_a_teacher_sees_a_class(progress, tmp_path, capsys):
-    check("chain.last_step", 5e-4)
-    check("chain.noising", lambda x0, t, eps: x0)
-    ada, bob = tmp_path / "ada.json", tmp_path / "bob.json"
-    ada.write_bytes(progress.read_bytes())
-    bob.write_text("{}")
-    assert cli.main(["exercises", "--marks", str(ada), str(bob)]) == 0
-    head, first, second = (line.split("\t") for line in capsys.readouterr().out.strip().split("\n"))
-    assert head[0] == "file" and head[1].startswith("1 (of ") and head[-1] == "all"
-    assert first == [str(ada), "1", *["0"] * (len(head) - 3), "1"]
-    assert second == [str(bob), *["0"] * (len(head) - 1)]
-
-
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"chain.noising": 3}'])
-def test_a_file_that_was_not_handed_in_right_is_named(tmp_path, text, capsys):
-    file = tmp_path / "ada.json"
-    if text is not None:
-        file.write_text(text)
-    assert cli.main(["exercises", "--marks", str(file)]) != 0
-    assert "ada.json" in capsys.readouterr().err
-    assert text is None or file.read_text() == text
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"chain.noising": 3}', '{"chain.noising": {"correct": null}}'])
-def test_a_file_that_cannot_be_read_is_moved_aside(progress, text):
-    progress.write_text(text)
-    with pytest.warns(UserWarning, match="counting begins anew"):
-        assert check("chain.last_step", 5e-4)
-    assert progress.with_name("progress.json.unreadable").read_text() == text
-    assert json.loads(progress.read_text())["chain.last_step"]["tries"] == 1
-
-
-def test_a_mark_is_given_even_if_it_cannot_be_kept(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("DDPM_LIB_PROGRESS", str(tmp_path / "file" / "progress.json"))
-    with pytest.warns(UserWarning, match="could not be kept"):
-        assert check("chain.last_step", 5e-4)
