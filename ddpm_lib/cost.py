@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import replace
 
@@ -67,7 +68,7 @@ def cheaper(config: UNetConfig) -> list[tuple[str, UNetConfig]]:
         offer("--patch 2", patch=2, multipliers=multipliers, attention=attention)
     thinner = config.width * 2 // 3 // 16 * 16
     if thinner >= 16:
-        offer(f"--width {thinner}", width=thinner)
+        offer(f"--width {thinner}", width=thinner, head_dim=math.gcd(32, thinner))
     if config.blocks > 1:
         offer(f"--blocks {config.blocks - 1}", blocks=config.blocks - 1)
     return found

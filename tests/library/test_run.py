@@ -96,8 +96,9 @@ def test_the_cost_is_two_lines_and_changes_nothing(tmp_path, monkeypatch):
     assert_equal(weights(tmp_path / "timed"), weights(tmp_path / "untimed"))
 
 
-def test_what_is_said_to_be_cheaper_is():
-    config = recipe.network_config(recipe.resolved(Settings(steps=1)), 64, 3, 10)
+@pytest.mark.parametrize("width", [32, 48, 64, 128])
+def test_what_is_said_to_be_cheaper_is(width):
+    config = recipe.network_config(recipe.resolved(Settings(steps=1, width=width)), 64, 3, 10)
     offers = cost.cheaper(config)
     assert {how.split()[0] for how, _ in offers} >= {"--size", "--width", "--blocks"}
     for how, other in offers:
