@@ -198,7 +198,9 @@ def _label(classes: Sequence[str], word: str) -> int:
     if named != [*range(len(classes))] and any(each is not None for each in named):
         if named.count(number) == 1:
             return named.index(number)
-        asked = ", and which of them is meant is not clear" if number in named else " (numbers are names here)"
+        asked = (
+            ", and which of them is meant is not clear" if number in named else " (numbers are names here)"
+        )
         raise ValueError(f"no single class is called {word.strip()!r}{asked}; choose from {choices}")
     if not 0 <= number < len(classes):
         raise ValueError(

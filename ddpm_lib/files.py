@@ -1,4 +1,4 @@
-"""Files as the rest writes them: whole or not at all, never over what was read, one process at a time.
+"""Files as the rest writes them: whole or not at all, never over what was read, one process at a time; and where models lie.
 
 Nothing here needs torch, so that the command line can answer at once.
 """
@@ -16,29 +16,6 @@ import filelock
 MODELS = Path(__file__).parent / "models"
 CHECKPOINT = "checkpoint.safetensors"
 """The name of the model in a run's folder."""
-
-
-def shipped() -> dict[str, Path]:
-    """Name -> file of the models in the package."""
-    return {path.stem: path for path in sorted(MODELS.glob("*.safetensors"))}
-
-
-def model_file(name: str | os.PathLike) -> Path:
-    """The file behind a model's name: a shipped model, a run's folder, or a file. It need not be there."""
-    path = user_path(name)
-    if not path.exists() and str(name) in shipped():
-        return shipped()[str(name)]
-    return path / CHECKPOINT if path.is_dir() else path
-
-
-def user_path(path: str | os.PathLike) -> Path:
-    """The path with ~ as the user's home. Raises ValueError where the system knows no home."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: this system knows no home folder for ~ ({error}): give a whole path"
-        ) from error
 
 
 def write_whole(path: str | os.PathLike, write: Callable[[str], object]) -> None:
@@ -69,7 +46,8 @@ def write_whole(path: str | os.PathLike, write: Callable[[str], object]) -> None
             f"could not write {path} ({error}); {kept}. Free some space or choose another folder"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def leftovers(*paths: Path) -> Iterator[Path]:
@@ -111,3 +89,26 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of the models in the package."""
+    return {path.stem: path for path in sorted(MODELS.glob("*.safetensors"))}
+
+
+def model_file(name: str | os.PathLike) -> Path:
+    """The file behind a model's name: a shipped model, a run's folder, or a file. It need not be there."""
+    path = user_path(name)
+    if not path.exists() and str(name) in shipped():
+        return shipped()[str(name)]
+    return path / CHECKPOINT if path.is_dir() else path
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """The path with ~ as the user's home. Raises ValueError where the system knows no home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: this system knows no home folder for ~ ({error}): give a whole path"
+        ) from error

@@ -233,8 +233,10 @@ def differences(old: Settings, new: dict) -> list[tuple[str, object, object]]:
 
 
 def option(name: str) -> str:
-    """The command line's word for a setting."""
-    return "--no-labels" if name == "labels" else "--" + name.replace("_", "-")
+    """The command line's word for a setting: --name, or --no-name for one that is on unless it is turned off."""
+    word = name.replace("_", "-")
+    on = any(each.name == name and each.default is True for each in fields(Settings))
+    return f"--no-{word}" if on else f"--{word}"
 
 
 def check(config) -> None:
@@ -288,7 +290,10 @@ def _whole(value: object) -> int:
 def _number(value: object) -> float:
     if isinstance(value, bool | str):
         raise TypeError
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
 
 
 def _exactly(kind: type):

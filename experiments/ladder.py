@@ -38,6 +38,7 @@ from ddpm_lib import checkpoint, data, evaluate, metrics, sampling, schedule
 from ddpm_lib.checkpoint import Checkpoint
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.files import write_whole
+from ddpm_lib.judge import make_judge
 from ddpm_lib.training import EMA, TrainConfig, make_optimizer, resolve_precision, train
 from ddpm_lib.unet import UNet, UNetConfig, anatomy
 
@@ -176,7 +177,7 @@ class Ladder:
             data.load_images(settings.data, split, root=root) for split in ("train", "test")
         )
         reference = data.load_images(evaluate.stand_in(settings.data), root=root)
-        self.judge = evaluate.make_judge("classifier", self.train_set.classes)
+        self.judge = make_judge("classifier", self.train_set.classes)
         self.real = self.judge.features(reference.images)
         self.held_out = data.load_images(evaluate.stand_in(settings.data), "test", root=root)
 

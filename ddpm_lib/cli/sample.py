@@ -53,7 +53,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draws, writes, and says what was drawn."""
     _check_outputs(args)
-    from .. import checkpoint, draw, recipe
+    from .. import checkpoint, draw, prepare
     from ..device import pick_device
 
     device = pick_device(args.device)
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     how, _ = draw.recommended(model, words.asked_sampling(args))
     draw.check(args.count, args.batch_size, args.seed, how["sampler"], args.eta, args.precision)
     labels = draw.asked_labels(model, args.label, args.count)
-    recipe.warn_of_slow_bf16(args.precision, device, partial(print, file=sys.stderr))
+    prepare.warn_of_slow_bf16(args.precision, device, partial(print, file=sys.stderr))
     film = None if args.film is None else draw.Film(model, how["steps"], args.count)
     images = draw.draw(
         model,

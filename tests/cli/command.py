@@ -110,3 +110,8 @@ def digits(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def quick(digits) -> list:
     return ["--data", digits, "--count", 130]
+
+
+@pytest.fixture
+def pets(tmp_path) -> Path:
+    return photographs(tmp_path / "pets", {"bird": 4, "cat": 5, "dog": 6})

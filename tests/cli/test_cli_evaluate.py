@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ddpm_lib import checkpoint, evaluate
 from ddpm_lib.data import load_images
+from ddpm_lib.judge import make_judge
 
 
 def test_evaluate_prints_and_writes_what_it_measured(tmp_path, capsys, trained):
@@ -51,7 +52,7 @@ def test_real_images_evaluated_as_samples_measure_as_real_ones(digits):
     from ddpm_lib import evaluate
 
     train, test = (load_images(digits, split) for split in ("train", "test"))
-    judge = evaluate.make_judge("classifier", test.classes)
+    judge = make_judge("classifier", test.classes)
     for row in evaluate.measure(test.images, test.labels, train, test, judge):
         assert row.value == pytest.approx(row.real, abs=1e-9), row
     rows = {row.name: row for row in evaluate.measure(train.images, train.labels, train, test, judge)}

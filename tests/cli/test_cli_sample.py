@@ -8,7 +8,7 @@ import torch
 from command import TINY, assert_one_line, run
 from PIL import Image
 
-from ddpm_lib import checkpoint, draw, files, recipe
+from ddpm_lib import checkpoint, draw, files, prepare
 from ddpm_lib.data import load_images
 from ddpm_lib.sampling import SAMPLERS
 
@@ -103,7 +103,7 @@ def test_half_precision_reaches_the_network_and_hardly_the_pictures():
     ("slowdown", "asked", "warns"), [(40.0, "bf16", True), (0.6, "bf16", False), (40.0, "fp32", False)]
 )
 def test_bf16_that_is_emulated_is_said_to_be_slow(tmp_path, monkeypatch, capsys, slowdown, asked, warns):
-    monkeypatch.setattr(recipe, "bf16_slowdown", lambda: slowdown)
+    monkeypatch.setattr(prepare, "bf16_slowdown", lambda: slowdown)
     options = [each if each != "fp32" else asked for each in TINY]
     assert run("train", "--steps", 1, "--out", tmp_path / "run", *options) == 0
     trained = capsys.readouterr().err

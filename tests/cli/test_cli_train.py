@@ -19,7 +19,7 @@ from command import (
     weights,
 )
 
-from ddpm_lib import checkpoint, files, recipe, schedule, settings
+from ddpm_lib import checkpoint, files, prepare, schedule, settings
 from ddpm_lib.data import DATASETS
 from ddpm_lib.denoiser import Denoiser
 from ddpm_lib.settings import Settings
@@ -277,20 +277,20 @@ RECIPES = {path.stem: path for path in (Path(__file__).parents[2] / "recipes").g
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_is_one_command(name):
     """Read as the command reads it, it makes a network, a configuration and a pair that can be sampled."""
-    chosen = recipe.resolved(Settings(**settings.read(RECIPES[name])))
+    chosen = prepare.resolved(Settings(**settings.read(RECIPES[name])))
     stand_in = DATASETS[chosen.data].stand_in or chosen.data
     channels, size, _ = DATASETS[stand_in].shape
     size, channels = chosen.size or size, chosen.channels or channels
-    UNet(recipe.network_config(chosen, size, channels, len(DATASETS[stand_in].classes)))
+    UNet(prepare.network_config(chosen, size, channels, len(DATASETS[stand_in].classes)))
     chosen.train_config()
     Denoiser(lambda *_: None, schedule.make(chosen.schedule), chosen.predict)
 
 
 @pytest.mark.parametrize("name", sorted(files.shipped()))
 def test_a_shipped_model_is_what_its_recipe_makes(name):
-    wanted = recipe.resolved(Settings(**settings.read(RECIPES[name])))
+    wanted = prepare.resolved(Settings(**settings.read(RECIPES[name])))
     model = checkpoint.pretrained(name)
-    made_with = recipe.resolved(Settings(**model.provenance["settings"]))
+    made_with = prepare.resolved(Settings(**model.provenance["settings"]))
     # what was faster on the processor that trained it
     assert wanted.precision == "auto" and made_with.precision in ("auto", "bf16", "fp32")
     fixed = {each.name: getattr(made_with, each.name) for each in fields(Settings) if each.metadata["fixed"]}

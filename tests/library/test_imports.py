@@ -1,4 +1,4 @@
-"""Who may import whom: imports point down only, without circles, and the core costs torch and nothing more."""
+"""Who may import whom: only what stands further up on the map, without circles; and the core costs torch and nothing more."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ MAY = {
     "plotting": {"schedule", "files"},
     "draw": {"sampling", "checkpoint", "data", "plotting"},
     "cost": {"training", "unet"},
-    "recipe": {"checkpoint", "data"},
-    "run": {"recipe", "draw", "cost", "device"},
+    "prepare": {"checkpoint", "data"},
+    "work": {"draw", "training"},
+    "run": {"prepare", "work", "cost", "device"},
     "classifier": {"layers", "data", "checkpoint"},
     "metrics": {"denoiser", "classifier"},
-    "evaluate": {"metrics", "data", "draw"},
+    "judge": {"metrics", "classifier", "data"},
+    "evaluate": {"judge", "draw"},
     "ledger": {"evaluate"},
     "figures": {"plotting", "toy", "denoiser", "unet"},
     "exercises": {"denoiser", "sampling", "toy", "files"},

@@ -13,37 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from command import assert_equal, photographs, wait_for_step, weights
-from PIL import Image
+from command import assert_equal, wait_for_step, weights
+from runs import TINY, resumed, started, tiny
 
 import ddpm_lib
-from ddpm_lib import checkpoint, cost, files, recipe, run
-from ddpm_lib.data import load_images
-from ddpm_lib.settings import Settings
-
-TINY = {"size": 8, "width": 8, "blocks": 1, "batch_size": 8, "log_every": 1, "sample_every": 0, "warmup": 2}
-TINY |= {"precision": "fp32", "device": "cpu"}
-
-
-def tiny(**changes) -> Settings:
-    return Settings(**{"steps": 4} | TINY | changes)
-
-
-def started(folder: Path, **changes) -> tuple[run.Outcome, list[str]]:
-    said = []
-    return run.start(tiny(**changes), folder, progress=False, tell=said.append), said
-
-
-def resumed(folder: Path, **changes) -> tuple[run.Outcome, list[str]]:
-    said = []
-    return run.resume(folder, progress=False, tell=said.append, **changes), said
-
-
-@pytest.fixture
-def pets(tmp_path) -> Path:
-    return photographs(tmp_path / "pets", {"bird": 4, "cat": 5, "dog": 6})
-
+from ddpm_lib import checkpoint, files, prepare, run, work
 
 # --- what it says and keeps ----------------------------------------------------------------------
 
@@ -61,57 +35,10 @@ def test_a_run_is_started_and_gone_on_with_from_python(tmp_path):
     assert_equal(weights(out), weights(tmp_path / "whole"))
 
 
-def test_classes_are_said_with_their_counts(tmp_path, pets):
-    _, said = started(tmp_path / "run", data=str(pets))
-    assert said[0] == f"{pets}: 15 pictures of 8 x 8, colour; 3 classes: bird (4), cat (5), dog (6)"
-    _, said = started(tmp_path / "without", data=str(pets), labels=False)
-    assert said[0] == f"{pets}: 15 pictures of 8 x 8, colour, trained without labels"
-    kept = checkpoint.load(tmp_path / "run").data
-    assert kept["classes"] == ["bird", "cat", "dog"] and kept["counts"] == [4, 5, 6] and kept["images"] == 15
-
-
 def test_a_run_without_labels_trains_and_knows_none(tmp_path, pets):
     outcome, _ = started(tmp_path / "run", data=str(pets), labels=False, sample_every=4)
     assert outcome.finished and outcome.model.classes == [] and outcome.model.net.config.num_classes == 0
     assert (tmp_path / "run" / "samples" / "step_000004.png").exists()
-
-
-def test_what_was_left_open_is_kept_as_it_was_decided(tmp_path):
-    outcome, _ = started(tmp_path / "run")
-    settings = outcome.model.provenance["settings"]
-    assert [settings[name] for name in ("schedule", "predict", "dropout")] == ["linear", "eps", 0.0]
-
-
-def test_the_cost_is_two_lines_and_changes_nothing(tmp_path, monkeypatch):
-    settings = {"steps": cost.WORTH_A_TRIAL, "dropout": 0.3, "size": 32}
-    _, said = started(tmp_path / "timed", **settings)
-    first, second = said[1].split("\n")
-    count = sum(p.numel() for p in checkpoint.load(tmp_path / "timed").net.parameters())
-    assert first.startswith(f"cost: {count:,} weights, ") and "GFLOP a picture" in first
-    assert "a step of 8 pictures takes" in first and "10 steps take about" in first
-    assert second.startswith("cheaper: --size 16 (") and "% of it)" in second
-    monkeypatch.setattr(cost, "WORTH_A_TRIAL", 1000)
-    _, said = started(tmp_path / "untimed", **settings)
-    assert "not timed" in said[1]
-    assert_equal(weights(tmp_path / "timed"), weights(tmp_path / "untimed"))
-
-
-@pytest.mark.parametrize("width", [32, 48, 64, 128])
-def test_what_is_said_to_be_cheaper_is(width):
-    config = recipe.network_config(recipe.resolved(Settings(steps=1, width=width)), 64, 3, 10)
-    offers = cost.cheaper(config)
-    assert {how.split()[0] for how, _ in offers} >= {"--size", "--width", "--blocks"}
-    for how, other in offers:
-        option, value = how.split()
-        given = {"--size": "image_size", "--width": "width", "--blocks": "blocks", "--patch": "patch"}[option]
-        assert getattr(other, given) == int(value) and cost.macs(other) < cost.macs(config), how
-
-
-def test_a_convolution_is_counted_as_it_is():
-    """By hand: a net without levels has six convolutions a block pair; doubling the width nearly quadruples them."""
-    narrow = recipe.network_config(recipe.resolved(Settings(steps=1, width=32)), 32, 3, 0)
-    ratio = cost.macs(replace(narrow, width=64)) / cost.macs(narrow)
-    assert 3.5 < ratio < 4
 
 
 def test_a_run_in_a_thread_of_a_notebook(tmp_path):
@@ -124,48 +51,6 @@ def test_a_run_in_a_thread_of_a_notebook(tmp_path):
 
 
 # --- what it refuses -----------------------------------------------------------------------------
-
-
-def test_pictures_of_other_classes_are_refused_and_nothing_changes(tmp_path, pets):
-    out = tmp_path / "run"
-    started(out, data=str(pets))
-    before = (out / "checkpoint.safetensors").read_bytes()
-    shutil.rmtree(pets / "bird")
-    with pytest.raises(ValueError, match=r"classes cat,dog, was bird,cat,dog.*bring the pictures back"):
-        resumed(out, steps=6)
-    photographs(pets, {"ant": 2, "bird": 4})
-    with pytest.raises(ValueError, match="classes ant,bird,cat,dog, was bird,cat,dog"):
-        resumed(out, steps=6)
-    shutil.rmtree(pets / "ant")
-    assert (out / "checkpoint.safetensors").read_bytes() == before
-    assert resumed(out, steps=6)[0].finished
-
-
-@pytest.mark.parametrize(
-    ("size", "mode", "said"), [(12, "RGB", "size 12, was 8"), (8, "L", "channels 1, was 3")]
-)
-def test_pictures_of_another_size_or_kind_are_refused(tmp_path, pets, size, mode, said):
-    out = tmp_path / "run"
-    started(out, data=str(pets), size=None)
-    shutil.rmtree(pets)
-    photographs(pets, {"bird": 4, "cat": 5, "dog": 6}, size, mode)
-    with pytest.raises(ValueError, match=said):
-        resumed(out, steps=6)
-
-
-def test_more_or_other_pictures_are_said(tmp_path, pets):
-    out = tmp_path / "run"
-    started(out, data=str(pets))
-    Image.new("RGB", (8, 8), (1, 2, 3)).save(pets / "cat" / "new.png")
-    outcome, said = resumed(out, steps=6)
-    assert (
-        outcome.finished and said[0] == f"note: {pets} has 16 pictures now, 15 when this run was last saved"
-    )
-    Image.new("RGB", (8, 8), (9, 9, 9)).save(pets / "cat" / "new.png")
-    outcome, said = resumed(out, steps=8)
-    assert said[0] == f"note: the pictures in {pets} are not those that this run was last saved with"
-    _, said = resumed(out, steps=10)
-    assert not any(line.startswith("note:") for line in said)
 
 
 def test_a_run_within_its_own_pictures_is_refused(tmp_path, pets):
@@ -190,7 +75,7 @@ def test_a_run_within_its_own_pictures_is_refused(tmp_path, pets):
 def test_what_a_run_was_started_with_stays(tmp_path, changes):
     started(tmp_path / "run")
     (name,) = changes
-    with pytest.raises(ValueError, match=f"was started with {recipe.option(name)} .*another --out"):
+    with pytest.raises(ValueError, match=f"was started with {prepare.option(name)} .*another --out"):
         resumed(tmp_path / "run", steps=9, **changes)
 
 
@@ -319,7 +204,7 @@ def test_killed_before_its_first_step_it_goes_on_from_there(tmp_path, monkeypatc
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "train", kill)
+        patch.setattr(work, "train", kill)
         with pytest.raises(Killed):
             started(tmp_path / "run")
     assert checkpoint.load(tmp_path / "run").step == 0
@@ -390,110 +275,6 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(tmp_path, monkeypatch):
 
 
 # --- where it starts -----------------------------------------------------------------------------
-
-
-def test_fine_tuning_starts_from_the_weights_of_a_run(tmp_path):
-    origin, _ = started(tmp_path / "first", steps=6, schedule="cosine", predict="v")
-    outcome, said = started(
-        tmp_path / "tuned", init=str(tmp_path / "first"), width=None, blocks=None, size=32
-    )
-    assert "cheaper: --size 16 (" in said[2] and "--blocks" not in said[2]
-    assert "starts from" in said[1] and "keeps what it knows of 0, 1, 2" in said[1]
-    settings, came_from = outcome.model.provenance["settings"], outcome.model.provenance["init"]
-    assert [settings[name] for name in ("schedule", "predict", "width", "blocks")] == ["cosine", "v", 8, 1]
-    assert came_from["model"] == "first" and came_from["step"] == 6 and len(came_from["file"]) == 16
-    assert str(tmp_path) not in json.dumps(came_from)
-
-
-def test_the_first_weights_are_the_average_of_the_model_that_it_starts_from(tmp_path):
-    """With a learning rate of nearly nothing, one step leaves the weights where they were."""
-    origin, _ = started(tmp_path / "first", steps=6)
-    outcome, _ = started(tmp_path / "tuned", init=str(tmp_path / "first"), steps=1, lr=1e-12)
-    for name, value in origin.model.ema.net.state_dict().items():
-        torch.testing.assert_close(outcome.model.net.state_dict()[name], value, rtol=0, atol=1e-8)
-
-
-def test_classes_that_a_model_knows_keep_their_rows_and_others_start_as_no_label(tmp_path):
-    folder = photographs(tmp_path / "digits", {"seven": 3, "3": 4, "7": 5}, mode="L")
-    outcome, said = started(
-        tmp_path / "run",
-        data=str(folder),
-        init="mnist28",
-        width=None,
-        blocks=None,
-        size=None,
-        steps=1,
-        lr=1e-12,
-    )
-    origin = checkpoint.pretrained("mnist28").ema.net.state_dict()["conditioning.label.weight"].float()
-    table = outcome.model.net.state_dict()["conditioning.label.weight"]
-    assert outcome.model.classes == ["3", "7", "seven"]
-    torch.testing.assert_close(table, origin[[3, 7, -1, -1]], rtol=0, atol=1e-6)
-    assert "keeps what it knows of 3, 7; new to it: seven" in said[1]
-    assert outcome.model.net.config.image_size == 28 and outcome.model.provenance["init"]["classes_kept"] == [
-        "3",
-        "7",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"width": 32}, "--width 32 does not fit --init mnist28, whose weights are for 48"),
-        ({"predict": "eps"}, "--predict eps does not fit --init mnist28, whose weights are for v"),
-        ({"channels": 3}, "--channels 3 does not fit --init mnist28, whose weights are for 1"),
-        ({"multipliers": (1, 2, 4)}, "--multipliers 1,2,4 does not fit"),
-        ({"init": "mnist29"}, "no checkpoint at mnist29, and no shipped model"),
-    ],
-    ids=str,
-)
-def test_weights_that_do_not_fit_are_refused(tmp_path, changes, said):
-    with pytest.raises((ValueError, OSError), match=said):
-        started(tmp_path / "run", **{"init": "mnist28", "width": None, "blocks": None} | changes)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_grey_model_takes_colour_pictures_as_grey_and_another_size(tmp_path, pets):
-    outcome, said = started(
-        tmp_path / "run", data=str(pets), init="mnist28", width=None, blocks=None, size=None, steps=1
-    )
-    assert said[0].startswith(f"{pets}: 15 pictures of 28 x 28, grey")
-    outcome, _ = started(
-        tmp_path / "large", data=str(pets), init="mnist28", width=None, blocks=None, size=32, steps=1
-    )
-    assert outcome.model.net.config.image_size == 32
-
-
-def test_fine_tuning_without_labels_and_from_a_model_without(tmp_path, pets):
-    plain = {"width": None, "blocks": None, "steps": 1}
-    started(tmp_path / "without", data=str(pets), labels=False)
-    outcome, said = started(tmp_path / "with", data=str(pets), init=str(tmp_path / "without"), **plain)
-    assert outcome.model.classes == ["bird", "cat", "dog"] and "new to it: bird, cat, dog" in said[1]
-    outcome, _ = started(
-        tmp_path / "none", data=str(pets), init=str(tmp_path / "with"), labels=False, **plain
-    )
-    assert outcome.model.net.config.num_classes == 0
-
-
-def test_it_learns_from_where_it_starts(tmp_path):
-    """After a few steps on the same digits, a model that starts from the shipped one is far ahead of a fresh one."""
-    losses = []
-    for init in ("mnist28", None):
-        shape = {} if init else {"schedule": "cosine", "predict": "v", "width": 48, "blocks": 2}
-        settings = {"init": init, "width": None, "blocks": None, "size": None, "steps": 3} | shape
-        started(tmp_path / str(init), **settings)
-        rows = [json.loads(line) for line in (tmp_path / str(init) / "log.jsonl").read_text().splitlines()]
-        losses.append(rows[-1]["loss"])
-    assert losses[0] < losses[1] / 3
-
-
-def test_a_run_of_thousands_of_classes_says_some(tmp_path):
-    images = load_images("mnist", size=8)
-    many = replace(
-        images, labels=torch.arange(len(images)) % 1000, classes=tuple(f"c{n}" for n in range(1000))
-    )
-    said = recipe.understood(many, tiny())
-    assert "1000 classes of 10 each: c0, c1" in said and "and 980 more" in said and len(said) < 300
 
 
 def test_files_of_a_model_by_each_of_its_names(tmp_path):

@@ -32,7 +32,9 @@ def test_a_run_keeps_its_settings_as_json_that_makes_them_again(tmp_path):
 
 
 def test_what_numpy_counts_with_is_a_whole_number():
-    made = Settings(steps=np.int64(3), batch_size=np.int32(8), lr=np.float32(0.5), multipliers=[np.int64(1), 2])
+    made = Settings(
+        steps=np.int64(3), batch_size=np.int32(8), lr=np.float32(0.5), multipliers=[np.int64(1), 2]
+    )
     assert asdict(made) == asdict(Settings(steps=3, batch_size=8, lr=0.5, multipliers=(1, 2)))
     assert {type(made.steps), type(made.batch_size), type(made.multipliers[0])} == {int}
 
@@ -58,6 +60,7 @@ BAD = {
     "warmup": (-1, "warmup must be at least 0, got -1"),
     "label_dropout": (1.5, "label_dropout must be at most 1, got 1.5"),
     "min_snr": (float("nan"), "min_snr must be a finite number, got nan"),
+    "lr ": (10**400, "lr must be a finite number, got inf"),
     "clip": (float("inf"), "clip must be a finite number, got inf"),
     "ema_half_life": (0, "ema_half_life must be positive, got 0.0"),
     "seed": (2**63, f"seed must be at most {2**63 - 1}, got {2**63}"),
@@ -75,6 +78,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_value_from_a_file_is_checked_like_any_other(tmp_path, name):
     value, said = BAD[name]
+    name = name.strip()
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps({"steps": 5} | {name: value}))
     if not said:  # what is open is decided when the run starts

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_lib import data, evaluate, metrics
+from ddpm_lib import data, metrics
+from ddpm_lib.judge import Judge
 from ddpm_lib.schedule import SCHEDULES
 from ddpm_lib.unet import UNet
 
@@ -32,8 +33,8 @@ def quick(monkeypatch):
     def verdicts(images):
         return torch.arange(10.0).expand(len(images), -1)  # always the last class
 
-    judge = evaluate.Judge(look, 3, "mean colours", (), verdicts, "Fréchet distance", "kernel distance", "")
-    monkeypatch.setattr(ladder.evaluate, "make_judge", lambda *_: judge)
+    judge = Judge(look, 3, "mean colours", (), verdicts, "Fréchet distance", "kernel distance", "")
+    monkeypatch.setattr(ladder, "make_judge", lambda *_: judge)
     monkeypatch.setattr(ladder, "SAMPLER_STEPS", 1)
 
 
