@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from command import assert_equal, weights
-from runs import started
+from tiny_runs import started
 
 from ddpm_lib import checkpoint, cost, prepare
 from ddpm_lib.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 import torch
 from command import photographs
 from PIL import Image
-from runs import resumed, started, tiny
+from tiny_runs import resumed, started, tiny
 
 from ddpm_lib import checkpoint, prepare
 from ddpm_lib.data import load_images

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from command import assert_equal, wait_for_step, weights
-from runs import TINY, resumed, started, tiny
+from tiny_runs import TINY, resumed, started, tiny
 
 import ddpm_lib
 from ddpm_lib import checkpoint, files, prepare, run, work
