@@ -274,6 +274,10 @@ def _opened(path: Path) -> Iterator[safe_open]:
         # only now: a safetensors file starts with the length of its header, which may look like a pickle's mark
         with open(path, "rb") as file:
             mark = file.read(2)
+        if path.suffix.lower() == ".npz":
+            raise CheckpointError(
+                "an .npz file holds pictures and no model: give a .safetensors file"
+            ) from error
         if mark in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
             raise CheckpointError(
                 "a pickle (a .pt or .ckpt file). Loading one can run any code, so ddpm_lib never does: "

@@ -393,7 +393,12 @@ def _named_labels(path: Path, labels, classes) -> tuple[Tensor, tuple[str, ...]]
     if classes is not None:
         if classes.ndim != 1 or classes.dtype.kind not in "Uiu":
             raise ValueError(f"{path}: classes must be a list of names, not {classes.dtype} {classes.shape}")
-        return torch.from_numpy(labels.astype("int64")), tuple(str(name) for name in classes)
+        names = tuple(str(name) for name in classes)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"{path}: two classes are called {twice[0]!r}: give each class a name of its own"
+            )
+        return torch.from_numpy(labels.astype("int64")), names
     occurring, ranks = np.unique(labels, return_inverse=True)
     if len(labels) and occurring[0] < 0:
         raise ValueError(f"{path}: label {occurring[0]} is out of range: labels are at least 0")

@@ -64,6 +64,10 @@ def draw(
         raise ValueError(
             "guidance steers towards a label, and none is asked for: leave scale and interval out"
         )
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
+        raise ValueError(f"guidance interval must be LOW HIGH with 0 <= low <= high <= 1, got {interval}")
+    if interval is not None and scale == 1:
+        raise ValueError("an interval is where to guide, and scale 1 does not: give a scale above 1 as well")
     denoiser = model.denoiser(ema)
     device = next(denoiser.net.parameters()).device
     bf16 = resolve_precision(precision, device) == "bf16"
@@ -149,9 +153,14 @@ def recommended(model: Checkpoint, given: dict) -> tuple[dict, list[str]]:
         raise ValueError(
             f"the model file recommends settings that cannot be read, {advice!r}: give --sampler, --steps and --scale"
         )
+    advice = dict(advice)
     if not model.net.config.num_classes:
         advice = {name: value for name, value in advice.items() if name not in ("scale", "interval")}
-    return RECOMMENDED | advice | given, [name for name in advice if name not in given]
+    how = RECOMMENDED | advice | given
+    if how["scale"] == 1 and "interval" not in given:
+        advice.pop("interval", None)
+        how.pop("interval", None)
+    return how, [name for name in advice if name not in given]
 
 
 # --- which classes -------------------------------------------------------------------------------
@@ -177,6 +186,8 @@ def asked_labels(model: Checkpoint, asked: str | None, count: int) -> Tensor | N
     if not numbers:
         raise ValueError(f"no label in {asked!r}: choose from {', '.join(model.classes)}")
     labels = torch.tensor(numbers)
+    if count < len(labels):
+        raise ValueError(f"--count {count} is too few for the {len(labels)} labels in {asked!r}")
     return labels.repeat(math.ceil(count / len(labels)))[:count]
 
 

@@ -114,7 +114,10 @@ def evaluate(
     reference = source or stand_in(model.data["source"])
     known = 0 if test is None else len(test)
     if not 0 <= bits <= known:
-        raise ValueError(f"--bits {bits}: choose 0 to {known}, the number of test images")
+        choices = (
+            f"choose 0 to {known}, the number of test images" if known else "there are no test images here"
+        )
+        raise ValueError(f"--bits {bits}: {choices}")
     if min(count, len(train)) <= judge.dims:
         few = f"--count {count}" if count <= judge.dims else f"{reference}, with {len(train)} images,"
         raise ValueError(

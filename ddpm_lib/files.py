@@ -16,6 +16,8 @@ import filelock
 MODELS = Path(__file__).parent / "models"
 CHECKPOINT = "checkpoint.safetensors"
 """The name of the model in a run's folder."""
+MADE = (".png", ".gif", ".webp", ".npz")
+"""What is drawn, and would be taken for a picture to learn from where pictures lie."""
 
 
 def write_whole(path: str | os.PathLike, write: Callable[[str], object]) -> None:
@@ -59,17 +61,21 @@ def leftovers(*paths: Path) -> Iterator[Path]:
 def keep_apart(
     option: str, out: str | os.PathLike | None, inputs: Iterable[str | os.PathLike | None]
 ) -> None:
-    """Raises ValueError if the output named by an option is one of the inputs, or lies where a folder is."""
+    """Raises ValueError if an output would take the place of an input, of a picture among inputs, or of a run's checkpoint."""
     if out is None:
         return
     path = user_path(out)
     if path.is_dir():
         raise ValueError(f"{option} {out} is a folder: give the name of a file")
-    for read in inputs:
-        if read is not None and path.exists() and Path(read).exists() and path.samefile(read):
+    if path.name == CHECKPOINT and path.exists():
+        raise ValueError(f"{option} {out} would overwrite the checkpoint of a run: give another name")
+    for read in map(user_path, filter(None, inputs)):
+        if path.resolve() == read.resolve() or (path.exists() and read.exists() and path.samefile(read)):
             raise ValueError(
                 f"{option} {out} would overwrite {read}, which this command reads: give another name"
             )
+        if read.is_dir() and path.suffix in MADE and path.resolve().is_relative_to(read.resolve()):
+            raise ValueError(f"{option} {out} lies among the pictures of {read}: give a name outside")
 
 
 @contextmanager

@@ -64,6 +64,7 @@ def resume(folder: str | os.PathLike, *, progress: bool = True, tell: Tell = pri
     size or channels than it was trained on.
     """
     out = user_path(folder)
+    out = out.parent if out.name == CHECKPOINT else out
     if not (out / CHECKPOINT).exists():
         raise ValueError(f"nothing to resume in {out}: there is no {CHECKPOINT}. Start it without --resume")
     with _processes() as (rank, world), held(out, rank == 0):
@@ -84,6 +85,10 @@ def resume(folder: str | os.PathLike, *, progress: bool = True, tell: Tell = pri
 
 
 def _check_new(out: Path, settings: Settings) -> None:
+    if not settings.data:
+        raise ValueError(
+            f"--data is empty: choose from {', '.join(data.DATASETS)}, or give a folder or an .npz file"
+        )
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; give a folder")
     if (out / CHECKPOINT).exists() or (out / LOG).exists():
@@ -118,11 +123,21 @@ def _saved(out: Path, changes: dict) -> tuple[Checkpoint, Settings]:
     settings = prepare.resolved(settings)
     changes = known(changes)
     for name, was, asked in differences(settings, changes):
-        raise ValueError(
-            f"{out} was started with {option(name)} {words(was)}, which cannot become {words(asked)}: "
-            f"leave {option(name)} out, or start a new run with another --out"
+        if name == "data" and not {was, asked} & set(data.DATASETS):
+            continue  # the same pictures may lie elsewhere now: they are compared when they are read
+        word = option(name)
+        how = (
+            f"without {word}"
+            if was in (None, False)
+            else f"with {word} {words(was)}, which cannot become {words(asked)}"
         )
+        raise ValueError(f"{out} was started {how}: leave {word} out, or start a new run with another --out")
     settings = replace(settings, **changes)
+    if settings.data not in data.DATASETS and not user_path(settings.data).exists():
+        raise ValueError(
+            f"{settings.data}, the pictures of this run, is not there as seen from {Path.cwd()}: say where they are now "
+            "with --data"
+        )
     model.config = replace(model.config, steps=settings.steps)
     model.provenance["settings"] = settings.kept()
     return model, settings

@@ -6,6 +6,7 @@ goes on all follow from the fields of `Settings`. Nothing here needs torch, so t
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import operator
@@ -222,7 +223,9 @@ def known(found: dict) -> dict:
     """Settings by name, each checked and in its type. Raises ValueError for a name or a value that cannot be."""
     by_name = {each.name: each for each in fields(Settings)}
     if unknown := sorted(set(found) - set(by_name)):
-        raise ValueError(f"unknown settings {', '.join(unknown)}; known: {', '.join(by_name)}")
+        near = difflib.get_close_matches(unknown[0], by_name, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown settings {', '.join(unknown)}{meant}; known: {', '.join(by_name)}")
     return {name: checked(Settings, by_name[name], value) for name, value in found.items()}
 
 

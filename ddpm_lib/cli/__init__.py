@@ -69,7 +69,9 @@ def _one_line(error: BaseException) -> str:
 
 def _out_of_memory(error: RuntimeError) -> bool:
     """torch has a class of its own for a GPU's memory, and none for the processor's."""
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        words in str(error) for words in ("not enough memory", "can't allocate memory")
+    )
 
 
 def parser() -> Parser:

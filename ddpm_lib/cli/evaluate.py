@@ -53,6 +53,8 @@ def add_words(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, writes what was asked for, and prints the table."""
+    if args.json is not None and not args.json.is_dir() and args.json.suffix != ".json":
+        raise ValueError(f"--json {args.json}: give a name ending in .json")
     keep_apart("--json", args.json, [model_file(args.checkpoint), args.data, args.ledger or None])
     keep_apart("--ledger", args.ledger or None, [model_file(args.checkpoint), args.data])
     from .. import checkpoint, evaluate, ledger
@@ -77,7 +79,8 @@ def run(args: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
         **words.asked_sampling(args),
     )
-    result = {"checkpoint": str(args.checkpoint), **found.result()}
+    mark = checkpoint.file_mark(model_file(args.checkpoint))
+    result = {"checkpoint": str(args.checkpoint), "file": mark, **found.result()}
     if args.json:
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
         write_whole(args.json, lambda part: Path(part).write_text(text, encoding="utf-8"))

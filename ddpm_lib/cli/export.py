@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> None:
     model = checkpoint.load(args.checkpoint)
     settings = model.provenance.get("settings", {})
     model.provenance["settings"] = {name: value for name, value in settings.items() if name not in LOCAL}
-    measured = [_read_evaluation(path) for path in args.metrics]
+    mark = checkpoint.file_mark(model_file(args.checkpoint))
+    measured = [_read_evaluation(path, mark) for path in args.metrics]
     notes = {}
     if measured:
         names = ("sampler", "steps", "scale", "interval")
@@ -52,13 +53,17 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _read_evaluation(path) -> dict:
-    """What --json wrote, without what says nothing of the model."""
+def _read_evaluation(path, mark: str) -> dict:
+    """What --json wrote of the model with this mark, without what says nothing of it."""
     from .. import evaluate
 
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
         kept = {key: found[key] for key in (*evaluate.ASKED, "bits", "metrics")}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"--metrics {path}: not what `evaluate --json` writes ({error!r})") from error
+    if found.get("file", mark) != mark:
+        raise ValueError(
+            f"--metrics {path} was measured of another model, {found.get('checkpoint')}: evaluate this one, as it is now"
+        )
     return kept | ({"interval": found["interval"]} if found.get("interval") else {})

@@ -16,6 +16,7 @@ EXAMPLES = """\
   python -m ddpm_lib sample runs/first --count 100 --steps 20 --sampler dpm++2m --out all.npz"""
 
 PICTURES, FILMS = (".png", ".npz"), (".gif", ".webp")
+LARGEST_ZOOM = 64
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
@@ -113,5 +114,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
                 raise ValueError(
                     f"--{name} is for a picture or a film, and {args.out} is neither: leave it out"
                 )
+    if args.zoom is not None and args.zoom > LARGEST_ZOOM:
+        raise ValueError(f"--zoom {args.zoom}: choose 1 to {LARGEST_ZOOM}")
     for option in ("out", "film"):
         keep_apart(f"--{option}", getattr(args, option), [model_file(args.checkpoint)])

@@ -78,6 +78,8 @@ def wholes(text: str) -> tuple[int, ...]:
 
 def path(text: str) -> Path:
     """A path; ~ is the user's home, also after an equals sign, where the shell leaves it."""
+    if not text.strip():  # what an unset variable of the shell gives
+        raise argparse.ArgumentTypeError("the name is empty")
     try:
         return user_path(text)
     except ValueError as error:

@@ -71,6 +71,8 @@ def test_a_word_that_names_no_class_is_refused(classes, asked, said):
 
 def test_labels_are_repeated_to_the_count_and_all_in_turn_when_none_is_asked_for():
     assert draw.asked_labels(knowing(*PETS), "dog,cat", 5).tolist() == [2, 1, 2, 1, 2]
+    with pytest.raises(ValueError, match="--count 1 is too few for the 2 labels in 'dog,cat'"):
+        draw.asked_labels(knowing(*PETS), "dog,cat", 1)
     assert draw.asked_labels(knowing(*PETS), None, 5).tolist() == [0, 1, 2, 0, 1]
     assert draw.asked_labels(knowing(), None, 5) is None
     with pytest.raises(ValueError, match="without labels: leave --label out"):

@@ -147,14 +147,29 @@ def test_outputs_are_kept_apart_from_inputs(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="would overwrite .*link"):
         keep_apart("--out", model, [link])
-    # what is not there overwrites nothing, nor does what is not asked for
-    keep_apart("--out", other, [model, other, None, "mnist"])
+    # two names for one file that is not there yet: the second would overwrite the first
+    with pytest.raises(ValueError, match="would overwrite"):
+        keep_apart("--out", other, [model, other, None, "mnist"])
+    keep_apart("--out", other, [model, None, "mnist"])
     keep_apart("--out", None, [model])
     keep_apart("--out", model, [])
     other.write_text("x")
     keep_apart("--out", other, [model])
     with pytest.raises(ValueError, match="--json .*sub is a folder: give the name of a file"):
         keep_apart("--json", tmp_path / "sub", [])
+
+
+def test_nothing_is_written_over_a_runs_checkpoint_or_among_pictures(tmp_path):
+    (tmp_path / "run").mkdir()
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    keep_apart("--out", checkpoint, [])
+    checkpoint.write_text("x")
+    with pytest.raises(ValueError, match="would overwrite the checkpoint of a run"):
+        keep_apart("--out", checkpoint, [])
+    (tmp_path / "pets").mkdir()
+    with pytest.raises(ValueError, match="lies among the pictures"):
+        keep_apart("--out", tmp_path / "pets" / "cat" / "new.png", [tmp_path / "pets"])
+    keep_apart("--json", tmp_path / "pets" / "numbers.json", [tmp_path / "pets"])
 
 
 def test_an_output_in_the_readers_home_is_kept_apart_too(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def test_a_run_within_its_own_pictures_is_refused(tmp_path, pets):
 def test_what_a_run_was_started_with_stays(tmp_path, changes):
     started(tmp_path / "run")
     (name,) = changes
-    with pytest.raises(ValueError, match=f"was started with {prepare.option(name)} .*another --out"):
+    with pytest.raises(ValueError, match=f"was started with(out)? {prepare.option(name)}[ :].*another --out"):
         resumed(tmp_path / "run", steps=9, **changes)
 
 
@@ -83,7 +83,7 @@ def test_what_may_change_and_what_is_no_setting(tmp_path):
     started(tmp_path / "run")
     with pytest.raises(ValueError, match="larger --steps"):
         resumed(tmp_path / "run")
-    with pytest.raises(ValueError, match="unknown settings speed; known: steps"):
+    with pytest.raises(ValueError, match="unknown settings speed .did you mean seed.*; known: steps"):
         resumed(tmp_path / "run", speed=2)
     with pytest.raises(ValueError, match="steps must be a whole number, got '9'"):
         resumed(tmp_path / "run", steps="9")
