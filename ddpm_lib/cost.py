@@ -51,7 +51,7 @@ def described(
     offers = [(how, other) for how, other in cheaper(net.config) if "--size" in how or not keeps_weights]
     found = sorted((macs(other) / operations, how) for how, other in offers)
     ways = ", ".join(f"{how} ({share:.0%} of it)" for share, how in found if share < 0.8)
-    return f"{told}\ncheaper: {ways or 'nothing that would still draw'}"
+    return f"{told}\ncheaper: {ways or 'nothing that saves much'}"
 
 
 def cheaper(config: UNetConfig) -> list[tuple[str, UNetConfig]]:

@@ -59,8 +59,8 @@ def start(
 def resume(folder: str | os.PathLike, *, progress: bool = True, tell: Tell = print, **changes) -> Outcome:
     """Goes on with the run in a folder, to the bit as if it had not been stopped.
 
-    changes: settings that may become others: steps (a larger number), device, data_root, and how often it logs, saves
-    and draws. Raises ValueError for any other change, for a folder without a run, and for pictures of other classes,
+    changes: settings that may become others: steps (a larger number), device, data_root, how often it logs, saves and
+    draws, and data, where the same pictures lie elsewhere now. Raises ValueError for any other change, for a folder without a run, and for pictures of other classes,
     size or channels than it was trained on.
     """
     out = user_path(folder)

@@ -94,7 +94,8 @@ class TrainConfig:
 class Settings(TrainConfig):
     """What a run is: what to train on, what network, how to train it, and how to keep it.
 
-    What is None is decided when the run starts, from the pictures and from `init`. Raises ValueError that names the
+    ``python -m ddpm_lib train --help`` says what each of them means. What is None is decided when the run starts, from the
+    pictures and from `init`. Raises ValueError that names the
     field, its value and what it may be.
     """
 
