@@ -347,7 +347,8 @@ def _classes(base: _Folder) -> dict[str, _Folder]:
             f"class: to train on the pictures alone give {images[0].path} (--data {images[0].path})"
         )
     if hollow := [sub for sub in subs if not sub.pictures]:
-        raise ValueError(_too_deep(base, hollow[0]))
+        # the largest: seg_train/ rather than seg_test/
+        raise ValueError(_too_deep(base, max(hollow, key=lambda sub: sub.count)))
     return {sub.path.name: sub for sub in subs}
 
 

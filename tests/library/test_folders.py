@@ -209,6 +209,15 @@ def test_a_test_split_without_class_folders(tmp_path):
         load_images(tmp_path, "test")
 
 
+def test_of_two_folders_of_classes_the_larger_is_the_one_to_train_on(tmp_path):
+    for name, count in (("seg_extra", 1), ("seg_pictures", 3)):
+        for n in range(count):
+            picture(tmp_path / name / "cat" / f"{n}.png")
+            picture(tmp_path / name / "dog" / f"{n}.png")
+    with raises(ValueError, "give one such folder", f"--data {tmp_path / 'seg_pictures'}"):
+        load_images(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("paths", "give"),
     [
@@ -229,7 +238,7 @@ def test_one_level_too_deep_names_the_folder_to_give(tmp_path, paths, give):
     assert folders.listed(tmp_path / give, "train").files
 
 
-@pytest.mark.parametrize("paths", [["a/x/1.png", "b/x/1.png", "b/y/1.png"], ["a/x/1.png", "b/1.png"]])
+@pytest.mark.parametrize("paths", [["a/x/1.png", "b/x/1.png"], ["a/x/1.png", "b/1.png"]])
 def test_folders_of_folders_are_refused_with_advice(tmp_path, paths):
     tree(tmp_path, *paths)
     with raises(
