@@ -12,10 +12,10 @@ import cifar_recipe
 import pytest
 import torch
 from conftest import close
+from mean_colours import JUDGE
 from safetensors.torch import load_file
 
-from ddpm_lib import checkpoint, metrics
-from ddpm_lib.judge import Judge
+from ddpm_lib import checkpoint
 from ddpm_lib.training import EMA
 from ddpm_lib.unet import UNet
 
@@ -28,15 +28,7 @@ TIMED = cifar_recipe.Sweep._timed
 @pytest.fixture
 def quick(monkeypatch):
     """A network of nothing, few sampling steps, a judge that looks at mean colours, and seconds that a test can know."""
-
-    def look(images):
-        return metrics.extract(images, lambda part: part.float().mean((2, 3)) / 255, "mean colours")
-
-    def verdicts(images):
-        return torch.arange(10.0).expand(len(images), -1)  # always the last class
-
-    judge = Judge(look, 3, "mean colours", (), verdicts, "Fréchet distance", "kernel distance", "")
-    monkeypatch.setattr(cifar_recipe, "make_judge", lambda *_: judge)
+    monkeypatch.setattr(cifar_recipe, "make_judge", lambda *_: JUDGE)
     monkeypatch.setattr(cifar_recipe, "SAMPLER_STEPS", 2)
     small = replace(cifar_recipe.BASE, width=8, blocks=1, batch_size=2)
     monkeypatch.setattr(cifar_recipe, "BASE", small)

@@ -9,13 +9,13 @@ import ladder
 import pytest
 import torch
 from conftest import close
+from mean_colours import JUDGE
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_lib import data, metrics
-from ddpm_lib.judge import Judge
+from ddpm_lib import data
 from ddpm_lib.schedule import SCHEDULES
 from ddpm_lib.unet import UNet
 
@@ -26,15 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def quick(monkeypatch):
     """One sampling step, and a judge that looks at mean colours."""
-
-    def look(images):
-        return metrics.extract(images, lambda part: part.float().mean((2, 3)) / 255, "mean colours")
-
-    def verdicts(images):
-        return torch.arange(10.0).expand(len(images), -1)  # always the last class
-
-    judge = Judge(look, 3, "mean colours", (), verdicts, "Fréchet distance", "kernel distance", "")
-    monkeypatch.setattr(ladder, "make_judge", lambda *_: judge)
+    monkeypatch.setattr(ladder, "make_judge", lambda *_: JUDGE)
     monkeypatch.setattr(ladder, "SAMPLER_STEPS", 1)
 
 
