@@ -122,7 +122,17 @@ def new_model(
     channels, size = images.images.shape[1:3]
     classes = list(images.classes) if settings.labels else []
     torch.manual_seed(config.seed)
-    net = UNet(network_config(settings, size, channels, len(classes))).to(device)
+    if origin is None:
+        shape = network_config(settings, size, channels, len(classes))
+    else:  # what settings do not name, such as the size of a head, stays as its weights learned it
+        shape = replace(
+            origin.net.config,
+            image_size=size,
+            channels=channels,
+            num_classes=len(classes),
+            dropout=settings.dropout,
+        )
+    net = UNet(shape).to(device)
     tell(understood(images, settings))
     came_from = {} if origin is None else {"init": _take_over(net, origin, classes, settings.init, tell)}
     about = {
@@ -195,7 +205,7 @@ def compare(images: ImageSet, model: Checkpoint, settings: Settings, tell: Tell)
         )
     elif was.get("digest", now["digest"]) != now["digest"]:
         tell(f"note: the pictures in {source} are not those that this run was last saved with")
-    model.data |= now
+    model.data |= now | {"source": source}
 
 
 def warn_of_slow_bf16(asked: str, device: torch.device, tell: Tell) -> None:

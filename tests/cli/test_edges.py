@@ -252,7 +252,8 @@ def test_pictures_that_were_moved_are_named_and_the_run_goes_on(tmp_path, capsys
     assert_one_line(capsys, ["photos", "is not there as seen from", "--data"])
     assert run("train", "--resume", "run/checkpoint.safetensors", "--data", "moved", "--steps", 4) == 0
     said = capsys.readouterr().err
-    assert "note:" not in said and checkpoint.load(tmp_path / "run").step == 4
+    went_on = checkpoint.load(tmp_path / "run")
+    assert "note:" not in said and went_on.step == 4 and went_on.data["source"] == "moved"
     photographs(tmp_path / "others", {"cat": 2, "fish": 2})
     assert run("train", "--resume", "run", "--data", "others", "--steps", 6) == 2
     assert_one_line(capsys, ["cat,fish", "cat,dog"])

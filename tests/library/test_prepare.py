@@ -12,6 +12,8 @@ from tiny_runs import resumed, started, tiny
 
 from ddpm_lib import checkpoint, prepare
 from ddpm_lib.data import load_images
+from ddpm_lib.training import EMA
+from ddpm_lib.unet import UNet
 
 
 def test_fine_tuning_starts_from_the_weights_of_a_run(tmp_path):
@@ -173,3 +175,23 @@ def test_classes_are_said_with_their_counts(tmp_path, pets):
     assert said[0] == f"{pets}: 15 pictures of 8 x 8, colour, trained without labels"
     kept = checkpoint.load(tmp_path / "run").data
     assert kept["classes"] == ["bird", "cat", "dog"] and kept["counts"] == [4, 5, 6] and kept["images"] == 15
+
+
+def test_what_settings_do_not_name_stays_as_the_weights_learned_it(tmp_path):
+    """The size of a head is in no shape of the weights: another one would read them wrongly without an error."""
+    origin, _ = started(tmp_path / "first", width=16)
+    shape = replace(origin.model.net.config, head_dim=4, modulation="add")
+    net = UNet(shape)
+    with torch.no_grad():
+        for parameter in net.parameters():  # a fresh network answers 0, whatever its heads
+            parameter.normal_(0, 0.2)
+    odd = replace(origin.model, net=net, ema=EMA(net), moments={})
+    checkpoint.save(odd, tmp_path / "odd.safetensors")
+    tuned, _ = started(
+        tmp_path / "tuned", init=str(tmp_path / "odd.safetensors"), width=None, blocks=None, steps=1, lr=1e-12
+    )
+    assert tuned.model.net.config == shape
+    x, logsnr = torch.randn(2, 1, 8, 8), torch.zeros(2)
+    answer = odd.ema.net(x, logsnr)
+    assert answer.abs().max() > 0.1
+    torch.testing.assert_close(tuned.model.net.eval()(x, logsnr), answer, rtol=1e-4, atol=1e-4)
