@@ -205,7 +205,7 @@ def measure(
     reference, found = (judge.features(each) for each in (train.images, images))
     real = judge.features(held_out) if len(held_out) else None
     enough = real is not None and len(real) > judge.dims
-    kernel, error = metrics.kernel_distance(found, reference)
+    kernel, error = metrics.kernel_distance(found, reference, groups=labels)
     return [
         *_label_rows(images, labels, held_out, test, judge),
         Row(

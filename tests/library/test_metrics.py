@@ -174,8 +174,9 @@ def bound(**changes):
         (lambda: wilson_interval(0.5, -3), "got -3"),
         (lambda: wilson_interval(0.5, 2.5), "count must be a whole number"),
         (lambda: wilson_interval(0.5, 10, -2), "z must be"),
-        (lambda: kernel_distance(X, X, subsets=0), "subsets must be a whole number of at least 1, got 0"),
-        (lambda: kernel_distance(X, X, size=-1), "size must be a whole number of at least 2, got -1"),
+        (lambda: kernel_distance(X, X, blocks=1), "blocks must be a whole number of at least 2, got 1"),
+        (lambda: kernel_distance(X, X, blocks=2.5), "blocks must be a whole number"),
+        (lambda: kernel_distance(X, X, groups=torch.zeros(3)), r"groups must be \(40,\).*\(3,\)"),
         (lambda: support(X, X, 0), "neighbours must be a whole number of at least 1, got 0"),
         (lambda: support(X, X, -1), "neighbours must be"),
         (lambda: support(X, X, 1.5), "neighbours must be"),
@@ -277,20 +278,66 @@ def test_kernel_distance_is_the_unbiased_mmd_written_as_loops():
         return sum(kernel(z[i], z[j]) for i in range(6) for j in range(6) if i != j) / 30
 
     exact = within(x) + within(y) - 2 * sum(kernel(a, b) for a in x for b in y) / 36
-    assert kernel_distance(x, y, subsets=3, size=6)[0] == pytest.approx(exact, rel=1e-12)
+    assert kernel_distance(x, y)[0] == pytest.approx(exact, rel=1e-12)
 
 
 def test_kernel_distance_has_no_bias_at_any_size():
     g = torch.Generator().manual_seed(1)
     for count in (10, 40):
         values = torch.tensor(
-            [
-                kernel_distance(*torch.randn(2, count, 4, generator=g), subsets=1, size=count)[0]
-                for _ in range(400)
-            ]
+            [kernel_distance(*torch.randn(2, count, 4, generator=g))[0] for _ in range(400)]
         )
         assert abs(values.mean()) < 4 * values.std() / 20
     assert kernel_distance(torch.randn(200, 4, generator=g), torch.randn(200, 4, generator=g) + 1)[0] > 0.5
+
+
+def test_the_error_of_the_kernel_distance_knows_that_the_shares_of_groups_do_not_vary():
+    g = torch.Generator().manual_seed(3)
+    heap, y = torch.randn(2, 4, 3, generator=g, dtype=torch.float64)
+    x, groups = heap.repeat_interleave(5, 0), torch.arange(4).repeat_interleave(5)
+    # five blocks with one row of each group are all the same, so only y is uncertain
+    alone = kernel_distance(x, y.repeat(5, 1), blocks=4, groups=groups)[1]
+    same_y = kernel_distance(x, heap.repeat(5, 1), blocks=4)[1]
+    assert 0 < alone
+    assert 0 < same_y
+
+
+def test_the_error_of_the_kernel_distance_is_the_jackknife_written_as_a_loop():
+    g = torch.Generator().manual_seed(4)
+    x, y = torch.randn(20, 3, generator=g).double(), torch.randn(15, 3, generator=g).double() + 0.5
+    _, error = kernel_distance(x, y, blocks=3, seed=7)
+    total = 0.0
+    for mine, other in ((x, y), (y, x)):
+        order = torch.randperm(len(mine), generator=torch.Generator().manual_seed(7))
+        blocks = [order[k::3].tolist() for k in range(3)]
+        values = torch.tensor([
+            kernel_distance(mine[[i for i in range(len(mine)) if i not in block]], other)[0] for block in blocks
+        ])  # fmt: skip
+        total += 2 / 3 * (values - values.mean()).square().sum().item()
+    assert error == pytest.approx(math.sqrt(total), rel=1e-4)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_the_interval_of_the_kernel_distance_holds_the_truth(shift):
+    """Over worlds of normal features; the spread of random subsets held it in less than a quarter of them."""
+    g = torch.Generator().manual_seed(5)
+    truth = sum(
+        kernel_distance(torch.randn(1500, 8, generator=g) + shift, torch.randn(1500, 8, generator=g))[0]
+        for _ in range(8)
+    ) / 8 if shift else 0.0  # fmt: skip
+    held = 0
+    for _ in range(200):
+        value, error = kernel_distance(
+            torch.randn(150, 8, generator=g) + shift, torch.randn(300, 8, generator=g)
+        )
+        held += abs(value - truth) < 1.96 * error
+    assert held >= 180
+
+
+def test_too_few_samples_for_two_blocks_have_no_error():
+    value, error = kernel_distance(X[:9], X[9:])
+    assert math.isfinite(value) and math.isnan(error)
+    assert math.isfinite(kernel_distance(X[:10], X[10:])[1])
 
 
 def test_support_is_its_definition_written_as_loops():
