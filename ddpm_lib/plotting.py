@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,47 @@ def setup(seed: int = 0) -> None:
             "image.cmap": "gray",
         }
     )
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if hasattr(shell, "kernel"):
+        import matplotlib_inline.backend_inline  # noqa: F401  # sets its own formatter when it is first imported
+        from matplotlib.figure import Figure
+
+        shell.display_formatter.formatters["image/png"].for_type(
+            Figure, lambda figure: base64.b64encode(figure_png(figure)).decode()
+        )
+
+
+def figure_png(figure) -> bytes:
+    """A matplotlib figure as a PNG, cut to what is on it, which says where it holds pictures.
+
+    The text chunk ``Pictures`` is a JSON list of rectangles [left, top, right, bottom] in pixels: images and colour
+    meshes, whose colours are their content. The pages of the book recolour everything else in the dark.
+    """
+    import matplotlib
+    from matplotlib.collections import QuadMesh
+    from matplotlib.image import AxesImage
+
+    figure.draw_without_rendering()
+    renderer, dpi = figure.canvas.get_renderer(), figure.dpi
+    area = figure.get_tightbbox(renderer).padded(matplotlib.rcParams["savefig.pad_inches"])
+    left, top = area.x0 * dpi, area.y1 * dpi
+    rectangles = []
+    for artist in figure.findobj(lambda each: isinstance(each, AxesImage | QuadMesh) and each.get_visible()):
+        tiles = getattr(artist, "tiles", None)
+        boxes = [artist.get_window_extent(renderer)]
+        if tiles is not None:
+            boxes = [artist.axes.transData.transform(tile) for tile in tiles]
+        for box in boxes:
+            (x0, y0), (x1, y1) = np.asarray(box)
+            frame = artist.axes.bbox
+            x0, x1 = np.clip(sorted((x0, x1)), frame.x0, frame.x1)
+            y0, y1 = np.clip(sorted((y0, y1)), frame.y0, frame.y1)
+            rectangles.append([round(x0 - left), round(top - y1), round(x1 - left), round(top - y0)])
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=dpi, bbox_inches=area, metadata={"Pictures": json.dumps(rectangles)}
+    )
+    return buffer.getvalue()
 
 
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
@@ -287,7 +329,11 @@ def _grid_axes(images: Tensor, columns: int, padding: int, scale: float):
     grid = image_grid(images, columns, padding)
     inches = 0.7 * scale / images.shape[-1]
     _, ax = plt.subplots(figsize=(grid.shape[1] * inches, grid.shape[0] * inches + 0.3))
-    ax.imshow(grid.numpy(), interpolation="nearest")
+    shown = ax.imshow(grid.numpy(), interpolation="nearest")
+    height, width = images.shape[-2:]
+    places = [divmod(index, columns) for index in range(len(images))]
+    corners = [(column * (width + padding) - 0.5, row * (height + padding) - 0.5) for row, column in places]
+    shown.tiles = [((x, y), (x + width, y + height)) for x, y in corners]  # see figure_png
     ax.axis("off")
     return ax
 
