@@ -18,7 +18,7 @@ PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install book lab exercises slides edit chapters colab test lint unit notebooks site publish-check clean clean-all
+.PHONY: help install book lab exercises slides pdf edit chapters colab test lint unit notebooks site publish-check clean clean-all
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,10 @@ slides: $(READY) ## Make slides of chapters, from the built book: CHAPTERS=book/
 	@test -d $(HTML)/book || $(MAKE) book
 	@$(BIN)/python tools/site/slides.py $(CHAPTERS)
 
+pdf: $(READY) ## Make one PDF of the whole book, with Chromium, from the built book
+	@test -d $(HTML)/book || $(MAKE) book
+	@$(BIN)/python tools/site/pdf.py
+
 edit: $(READY) ## Open the book's own chapters in JupyterLab, to write them
 	$(BIN)/jupyter lab --notebook-dir=book
 
@@ -55,6 +59,8 @@ lint: $(READY) ## Check style, and that chapters and addresses are as they shoul
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/address.py check
 	$(BIN)/python tools/chapters.py check
+	$(BIN)/python tools/reading.py check
+	$(BIN)/python tools/prose.py
 
 unit: $(READY) ## Run the tests of the library and the tools
 	$(PARALLEL) -m "not site"
