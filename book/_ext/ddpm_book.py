@@ -1,5 +1,5 @@
-"""What the theme cannot know: the repository's address, what a page is about, how docstrings are written,
-which test checks which equation.
+"""What the theme cannot know: the repository's address, what a page is about, how the text cites, how docstrings are
+written, which test checks which equation.
 
 Colab opens chapters from the branch `colab`, where their first cell names the repository that they were
 published from; the edit and source links go to `main`.
@@ -11,15 +11,19 @@ import functools
 import html
 import re
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from docutils import nodes
 from pybtex.plugin import register_plugin
-from pybtex.style.formatting.plain import Style as PlainStyle
-from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinxcontrib.bibtex.plugin import register_plugin as register_citing
+from sphinxcontrib.bibtex.style.referencing import BracketStyle
+from sphinxcontrib.bibtex.style.referencing.author_year import (
+    AuthorYearReferenceStyle,
+)
 
 from ddpm_lib.files import write_whole
 
@@ -27,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import address as address_tool  # noqa: E402
+import citations  # noqa: E402
 import equations  # noqa: E402
 
 BRANCH, COLAB_BRANCH = "main", "colab"
@@ -108,6 +113,8 @@ def say_what_a_page_is_about(
 
 
 def _plain(title: str) -> str:
+    """The title alone: a shared link shows no number."""
+    title = re.sub(r'<span class="section-number">.*?</span>', "", title)
     return html.unescape(re.sub(r"<[^>]+>", "", title))
 
 
@@ -139,25 +146,18 @@ def write_sitemap(app: Sphinx, error: Exception | None) -> None:
     )
 
 
-class AuthorYear(BaseLabelStyle):
-    """Labels of the list of references as the text cites them: Ho et al., 2020."""
-
-    def format_labels(self, sorted_entries):
-        for entry in sorted_entries:
-            names = [
-                " ".join(
-                    map(str, person.rich_prelast_names + person.rich_last_names)
-                )
-                for person in entry.persons["author"]
-            ]
-            who = (
-                " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
-            )
-            yield f"{who}, {entry.fields['year']}"
+def _round() -> BracketStyle:
+    return BracketStyle(left="(", right=")", sep="; ")
 
 
-class BookStyle(PlainStyle):
-    default_label_style = AuthorYear
+@dataclass
+class RoundAuthorYear(AuthorYearReferenceStyle):
+    """Ho et al. (2020), and in passing (Ho et al., 2020)."""
+
+    bracket_textual: BracketStyle = field(
+        default_factory=lambda: BracketStyle(left="(", right=")")
+    )
+    bracket_parenthetical: BracketStyle = field(default_factory=_round)
 
 
 _CODE = re.compile(r"(``.+?``|`.+?`)")
@@ -212,22 +212,24 @@ def process_docstring(
 checks_of_equations = functools.cache(equations.checks)
 
 
-def name_the_checks(app: Sphinx, doctree: nodes.document) -> None:
+def name_the_checks(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """After each numbered equation, a small mark that leads to the test that checks it."""
     if app.builder.format != "html":
         return
     checked = checks_of_equations()
     address = address_tool.current(ROOT).url
+    numbers = app.env.toc_fignumbers.get(docname, {}).get("displaymath", {})
     for formula in list(doctree.findall(nodes.math_block)):
         found = checked.get(formula.get("label"), [])
         if not found:
             continue
         first, names = found[0], ", ".join(check.name for check in found)
+        number = ".".join(map(str, numbers.get(formula["ids"][0], ())))
         link = nodes.reference(
             "",
             "✓ checked",
             refuri=f"{address}/blob/{BRANCH}/{first.file}#L{first.line}",
-            reftitle=f"{first.file}: {names}",
+            reftitle=f"({number}) in {first.file}: {names}",
             internal=False,
         )
         mark = nodes.paragraph("", "", link, classes=["equation-check"])
@@ -235,12 +237,17 @@ def name_the_checks(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    register_plugin("pybtex.style.formatting", "book", BookStyle)
+    register_plugin("pybtex.style.formatting", "book", citations.BookStyle)
+    register_citing(
+        "sphinxcontrib.bibtex.style.referencing",
+        "author_year_round",
+        RoundAuthorYear,
+    )
     app.connect("config-inited", use_address)
     app.connect("html-page-context", colab_button_to_its_branch, priority=900)
     app.connect("html-page-context", say_what_a_page_is_about)
     app.connect("build-finished", write_sitemap)
-    app.connect("doctree-read", name_the_checks)
+    app.connect("doctree-resolved", name_the_checks)
     app.connect("autodoc-process-docstring", process_docstring)
     return {
         "version": "1",

@@ -27,7 +27,7 @@ HTML, SLIDES = ROOT / "_build" / "html", ROOT / "_build" / "slides"
 PARTS = Path(__file__).with_name("slides")
 REVEAL = ("dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js")
 
-NOT_SHOWN = "a.headerlink, p.equation-check, div.solution, details.hide, .tag_hide-cell, .tag_remove-output .cell_output"
+NOT_SHOWN = "a.headerlink, p.equation-check, p.deeper-note, div.solution, details.hide, .tag_hide-cell, .tag_remove-output .cell_output"
 ANSWER = "Our answer"
 # A first sentence with fewer letters than this says too little alone: "They agree."
 ENOUGH = 40
