@@ -4,9 +4,10 @@
     python tools/colab.py newest book/NAME.ipynb ...  these chapters, with the newest versions
 
 An environment of its own holds what Colab has, but not this library. For each chapter a thin layer is laid over
-it, so that each one begins without the library. The chapter stands in an empty folder, and its first cell
-installs from the address that is in it, which git is told to find in a copy of this working tree. Cells tagged
-`gpu` run where there is one. The environment stays in --folder for the next time; remove it when you like.
+it, so that each one begins without the library. The chapter, as plain as the branch `colab` has it, stands in an
+empty folder, and its first cell installs from the address that is in it, which git is told to find in a copy of this
+working tree. Cells tagged `gpu` run where there is one. The environment stays in --folder for the next time; remove
+it when you like.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import address
 import chapters
+import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.12"  # Colab's
@@ -99,6 +101,7 @@ def environment(end: str, folder: Path) -> Path:
 
 def copy_of_the_repository(target: Path, root: Path = ROOT) -> Path:
     """A git repository with one commit: the working tree as it is, without what git ignores."""
+    target.mkdir(parents=True, exist_ok=True)
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):
         if (root / name).is_file():
@@ -239,10 +242,10 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{arguments.end}: {_says(python, f'{versions}print({names})')}", flush=True)
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="colab-repository-") as name, suppress(KeyboardInterrupt):
-        repository = copy_of_the_repository(Path(name))
-        for path in paths:
+        repository = copy_of_the_repository(Path(name, "repository"))
+        for path in plain.write([path.resolve() for path in paths], "colab", Path(name, "plain")):
             print(f"{path.name} ...", end=" ", flush=True)
-            outcomes.append(run(path.resolve(), python, repository))
+            outcomes.append(run(path, python, repository))
             print(outcomes[-1].error or f"{outcomes[-1].cells:.0f} s", flush=True)
     print(f"\n{table(outcomes)}")
     return int(len(outcomes) < len(paths) or any(each.failed for each in outcomes))

@@ -1,5 +1,7 @@
 """Open the chapters in JupyterLab, as copies in a folder of the reader's own, which an update of the book never harms.
 
+The copies are plain notebooks (tools/plain.py): JupyterLab shows them as the pages of the book look.
+
     python tools/lab.py               bring my_work/ up to date and open it
     python tools/lab.py --only-copy   bring it up to date, without opening
 
@@ -19,9 +21,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, MINE = ROOT / "book", ROOT / "my_work"
@@ -50,36 +54,48 @@ def text_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def update(book: Path = BOOK, mine: Path = MINE) -> list[Change]:
+def update(
+    book: Path = BOOK, mine: Path = MINE, copy: Callable[[Path], bytes] = Path.read_bytes
+) -> list[Change]:
     """Brings the reader's folder up to date with the book. Nothing that the reader made is changed or removed.
 
+    copy: what becomes of a file of the book in the reader's folder.
     What each file was made from is remembered in .book/; where that is lost, a file counts as changed.
     """
     made_of = _remembered(mine)
     changes = []
     for source in sorted(path for pattern in COPIED for path in book.glob(pattern)):
-        change = _update_one(source.read_bytes(), source.relative_to(book), mine, made_of)
+        if source.suffix == ".md" and source.stem in plain.SITE_ONLY:
+            continue
+        change = _update_one(source, copy(source), source.relative_to(book), mine, made_of)
         if change:
             changes.append(change)
             _place(json.dumps(made_of, indent=1).encode(), mine / MEMORY)
     return changes
 
 
-def _update_one(content: bytes, name: Path, mine: Path, made_of: dict[str, list[str]]) -> Change | None:
+def _update_one(
+    source: Path, content: bytes, name: Path, mine: Path, made_of: dict[str, list[str]]
+) -> Change | None:
     now, whole = text_of(content), hashlib.sha256(content).hexdigest()
+    origin = text_of(source.read_bytes())
     slots = list(_slots(name, mine))
-    before = {slot: made_of.get(str(slot), ["", ""]) for slot in slots}
+    before = {slot: made_of.get(str(slot), ["", "", ""]) for slot in slots}
     texts = {slot: text_of((mine / slot).read_bytes()) for slot in slots if (mine / slot).exists()}
     has_it = any(now in (text, before[slot][0]) for slot, text in texts.items())
+    # in a copy that the reader changed, numbers that moved elsewhere in the book are no new version
+    same = any(text != before[slot][0] and before[slot][2] == origin for slot, text in texts.items())
     # deleting the new version and keeping one's own is an answer too
-    declined = name in texts and any(before[slot][0] == now for slot in slots[1:])
-    if has_it or declined:
+    declined = name in texts and any(
+        now == before[slot][0] or origin == before[slot][2] for slot in slots[1:] if slot not in texts
+    )
+    if has_it or same or declined:
         return None
     slot = next(slot for slot in slots if slot not in texts or texts[slot] == before[slot][0])
     if slot in texts:
         _retire(mine / slot, mine, worthless=before[slot][1])
     _place(content, mine / slot)
-    made_of[str(slot)] = [now, whole]
+    made_of[str(slot)] = [now, whole, origin]
     what = "updated" if slot in texts else "beside" if texts else "new"
     return Change(what, str(slot), str(name))
 
@@ -95,10 +111,14 @@ def _slots(name: Path, mine: Path) -> Iterator[Path]:
 
 
 def _remembered(mine: Path) -> dict[str, list[str]]:
-    """File -> the fingerprints, of its text and of all of it, of the version of the book that it was made of."""
+    """File -> the fingerprints, of its text and of all of it, of what was put there, and of the text it was made of."""
     try:
         kept = json.loads((mine / MEMORY).read_text(encoding="utf-8"))
-        return {file: [str(text), str(whole)] for file, (text, whole) in kept.items()}
+        # earlier versions of the book kept the first two
+        return {
+            file: [str(text), str(whole), *map(str, origin or [""])]
+            for file, (text, whole, *origin) in kept.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
@@ -150,6 +170,13 @@ def report(changes: list[Change], mine: Path = MINE) -> str:
     return "\n".join(lines)
 
 
+def as_plain() -> Callable[[Path], bytes]:
+    """The copies that this makes: pages of the book in plain form, other files as they are."""
+    made = plain.Plain("lab")
+    pages = {page.path: page for page in made.book.pages.values()}
+    return lambda path: made.bytes_of(pages[path]) if path in pages else path.read_bytes()
+
+
 def kernels(folder: Path) -> Path:
     """A description of this Python's kernel, which says from its start which cell makes a missing name."""
     argv = [
@@ -178,7 +205,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=MINE, help="where the copies are, by default my_work")
     arguments, others = parser.parse_known_args(argv)
     mine = arguments.folder.resolve()
-    print(report(update(BOOK, mine), mine), flush=True)
+    try:
+        print(report(update(BOOK, mine, as_plain()), mine), flush=True)
+    except plain.PlainError as error:
+        print(f"A page of the book is not as it should be. {error}", file=sys.stderr)
+        return 1
     if arguments.only_copy:
         return 0
     paths = [str(kernels(mine / KERNELS)), *filter(None, [os.environ.get("JUPYTER_PATH")])]

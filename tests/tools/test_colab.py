@@ -7,6 +7,7 @@ from pathlib import Path
 import address
 import chapters
 import colab
+import plain
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, writes
 
@@ -26,6 +27,25 @@ def code(path: Path) -> list:
 def test_every_chapter_begins_with_the_same_cell(path):
     assert code(path)[0].source == code(CHAPTERS[0])[0].source
     assert not any("%pip" in cell.source for cell in code(path)[1:])
+
+
+def test_chapters_run_in_the_form_that_the_branch_has(tmp_path, monkeypatch):
+    seen = []
+
+    def run(path, *_):
+        seen.append(code(path))
+        return colab.Outcome(path.stem, 0, 0, "", "")
+
+    monkeypatch.setattr(colab, "environment", lambda *_: HERE)
+    monkeypatch.setattr(colab, "copy_of_the_repository", lambda target: target)
+    monkeypatch.setattr(colab, "run", run)
+    assert colab.main(["oldest", str(CHAPTERS[-1]), "--folder", str(tmp_path)]) == 0
+    (cells,) = seen
+    assert cells[0].source == code(CHAPTERS[-1])[0].source
+    folded = {cell.id for cell in code(CHAPTERS[0]) if "hide-input" in chapters.tags(cell)}
+    (made,) = plain.write([CHAPTERS[0]], "colab", tmp_path)
+    titled = {cell.id for cell in code(made) if cell.source.startswith("#@title")}
+    assert folded and folded <= titled
 
 
 def test_the_oldest_end_is_the_one_that_pyproject_allows():
@@ -110,7 +130,8 @@ def test_ctrl_c_stops_all_chapters(tmp_path):
 @pytest.mark.slow
 def test_a_chapter_runs_alone_and_installs_the_library_itself(tmp_path):
     repository = colab.copy_of_the_repository(tmp_path / "copy")
-    outcome = colab.run(colab.ROOT / "book" / "rosetta.ipynb", HERE, repository)
+    (rosetta,) = plain.write([colab.ROOT / "book" / "rosetta.ipynb"], "colab", tmp_path / "plain")
+    outcome = colab.run(rosetta, HERE, repository)
     if "No matching distribution found for setuptools" in outcome.error:
         pytest.skip("no package index within reach: the library cannot be built")
     assert outcome.failed == "", outcome.error

@@ -118,6 +118,50 @@ def test_a_deleted_copy_comes_back_fresh_and_a_declined_version_stays_away(world
     assert lab.update(*world) == [] and notebooks(mine) == {NAME: notebook("my answer")}
 
 
+def moved(number: int):
+    """What tools/plain.py does to a text: a number from elsewhere in the book stands in it."""
+    return lambda path: path.read_bytes().replace(b"version", f"({number}) version".encode())
+
+
+def test_numbers_that_move_elsewhere_in_the_book_reach_copies_that_nobody_changed(world):
+    book, mine = world
+    lab.update(*world, moved(1))
+    assert lab.update(*world, moved(1)) == []
+    assert [each.what for each in lab.update(*world, moved(2))] == ["updated"]
+    assert notebooks(mine) == {NAME: notebook("(2) version 1", "stored")}
+
+
+def test_numbers_that_move_are_no_new_version_of_a_chapter_that_the_reader_changed(world):
+    book, mine = world
+    lab.update(*world, moved(1))
+    (mine / NAME).write_bytes(notebook("my answer"))
+    assert lab.update(*world, moved(2)) == [] and notebooks(mine) == {NAME: notebook("my answer")}
+
+    # a chapter that did change comes beside it; declined once, it stays away whatever its numbers are
+    (book / NAME).write_bytes(notebook("version 2"))
+    assert [each.what for each in lab.update(*world, moved(2))] == ["beside"]
+    (mine / "01_a.new.ipynb").unlink()
+    for number in (2, 3):
+        assert lab.update(*world, moved(number)) == []
+    assert notebooks(mine) == {NAME: notebook("my answer")}
+
+
+def test_copies_that_an_earlier_version_of_the_book_made_follow_it_too(world):
+    """It copied chapters as they are, and remembered less."""
+    book, mine = world
+    (book / "02_b.ipynb").write_bytes(notebook("version 1"))
+    lab.update(*world)
+    old = {name: kept[:2] for name, kept in memory(mine).items()}
+    (mine / lab.MEMORY).write_text(json.dumps(old))
+    (mine / NAME).write_bytes(notebook("my answer"))
+    lab.update(*world, moved(1))
+    assert notebooks(mine) == {
+        NAME: notebook("my answer"),
+        "01_a.new.ipynb": notebook("(1) version 1", "stored"),
+        "02_b.ipynb": notebook("(1) version 1"),
+    }
+
+
 @pytest.mark.parametrize("memory", [None, "", "{", "[]", '{"01_a.ipynb": 3}', '{"01_a.ipynb": "ab"}'])
 def test_without_its_memory_it_takes_every_file_for_the_readers(world, memory):
     book, mine = world
@@ -264,3 +308,17 @@ def test_the_command_copies_the_book(tmp_path):
     chapters = sorted(path.name for path in lab.BOOK.glob("*.ipynb"))
     assert f"{len(chapters)} chapters" in said
     assert sorted(path.name for path in (tmp_path / "mine").glob("*.ipynb")) == chapters
+    # in plain form, with the pages and pictures that they lead to
+    assert "{eq}" not in (tmp_path / "mine" / chapters[0]).read_text()
+    beside = {path.name for path in (tmp_path / "mine").glob("*.md")}
+    assert "notation.md" in beside and not beside & {f"{name}.md" for name in lab.plain.SITE_ONLY}
+    assert (tmp_path / "mine" / "images").is_dir()
+
+
+def test_a_page_that_cannot_be_copied_is_named(tmp_path, monkeypatch, capsys):
+    def wrong():
+        raise lab.plain.PlainError("01_a.ipynb, cell x: nothing is known of a role {y}")
+
+    monkeypatch.setattr(lab, "as_plain", wrong)
+    assert lab.main(["--only-copy", "--folder", str(tmp_path / "mine")]) == 1
+    assert "01_a.ipynb, cell x: nothing is known of a role {y}" in capsys.readouterr().err
