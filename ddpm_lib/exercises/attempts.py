@@ -75,7 +75,8 @@ class Attempt:
         try:
             return theirs(self.given)(*copies)
         finally:
-            self.overwritten |= {place for place, each in enumerate(copies) if _written(each)}
+            pairs = zip(copies, arguments, strict=True)
+            self.overwritten |= {place for place, pair in enumerate(pairs) if _written(*pair)}
 
 
 def theirs(function: Callable) -> Callable:
@@ -84,9 +85,11 @@ def theirs(function: Callable) -> Callable:
     def call(*arguments: object) -> object:
         try:
             return function(*arguments)
-        except (TooLong, KeyboardInterrupt, _Theirs, Unfit):
+        except (TooLong, _Theirs, Unfit):
             raise
         except BaseException as error:
+            if issubclass(type(error), KeyboardInterrupt) and not _is_raised_by_them(error):
+                raise
             outcome = _told(error)
         raise _Theirs(outcome)
 
@@ -127,8 +130,18 @@ def _fresh(argument: object) -> object:
     return type(argument)(map(_fresh, argument)) if type(argument) in (tuple, list) else argument
 
 
-def _written(argument: object) -> bool:
-    return isinstance(argument, Tensor) and not argument.is_inference() and argument._version > 0
+def _written(copy: object, argument: object) -> bool:
+    """Whether a copy is no longer what it was, also where it was written into through an array of NumPy's."""
+    if isinstance(argument, Tensor):
+        try:
+            return copy.dtype != argument.dtype or not torch.equal(copy, argument)
+        except RuntimeError:
+            return True
+    if type(argument) in (tuple, list):
+        return len(copy) != len(argument) or any(map(_written, copy, argument))
+    if isinstance(argument, dict):
+        return copy.keys() != argument.keys() or any(_written(copy[key], argument[key]) for key in argument)
+    return type(argument) in (bool, int, float, str) and copy != argument
 
 
 # --- What an exception is told as ----------------------------------------------------------------
@@ -174,7 +187,7 @@ def cut(text: str, longest: int = LONGEST) -> str:
 
 def _told(error: BaseException) -> object:
     """The exception as the reader would see it in their own cell, with their lines only; `...` for that of a stub."""
-    if issubclass(type(error), NotImplementedError) and _is_a_stubs(error):
+    if issubclass(type(error), NotImplementedError) and _is_raised_by_them(error):
         return ...
     lines = [f"Your code raised {in_words(error)}"]
     way = [each for each in traceback.walk_tb(error.__traceback__) if _is_theirs(each[0].f_code.co_filename)]
@@ -186,11 +199,13 @@ def _told(error: BaseException) -> object:
             lines.append(f"  ... and {left_out} more lines, until")
         source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
         lines.append(f"  in {cut(frame.name, 80)}, line {frame.lineno}: {cut(source, 120)}")
+    if advice := _about_an_index(error):
+        lines.append(advice)
     return Failed(*_without_style(_name(error), _text(error)), "\n".join(lines))
 
 
-def _is_a_stubs(error: BaseException) -> bool:
-    """Whether a `raise` of the reader's own says so, and not something that they called."""
+def _is_raised_by_them(error: BaseException) -> bool:
+    """Whether it comes from a `raise` of the reader's own, and not from something that they called or from Ctrl-C."""
     last = error.__traceback__
     while last.tb_next:
         last = last.tb_next
@@ -202,6 +217,17 @@ def _is_theirs(filename: str) -> bool:
     # dist-packages is what Debian and Colab call it
     installed = "site-packages" in filename or "dist-packages" in filename
     return not installed and not filename.startswith((*ELSEWHERE, "<frozen"))
+
+
+BEYOND = re.compile(r"index (\d+) is out of bounds for (?:dimension|axis) \d+ with size (\d+)")
+
+
+def _about_an_index(error: BaseException) -> str:
+    """A word about an index that is one too large."""
+    found = BEYOND.search(_text(error))
+    if not found or found[1] != found[2]:
+        return ""
+    return f"Entries are counted from 0, so the last of {found[2]} has the number {int(found[2]) - 1}: is an index off by one?"
 
 
 NUMPY_SHAPES = re.compile(r"operands could not be broadcast together with shapes (\([\d, ]*\)) (\([\d, ]*\))")

@@ -91,33 +91,45 @@ def _step_beta_until_the_last(x, x0, t, z):
     return CHAIN.step(x, (x - CHAIN.alpha_bar[t].sqrt() * x0) / (1 - CHAIN.alpha_bar[t]).sqrt(), t, z)
 
 
-def _step_variance(x, x0, t, z):
-    mean, variance = CHAIN.posterior(x, x0, t)
-    return mean + variance * z
-
-
-def _step_alpha_bar(x, x0, t, z):
-    """The mean, with alpha_bar where the alpha of one push belongs."""
-    bar, before, beta = CHAIN.alpha_bar[t], CHAIN.alpha_bar[t - 1], CHAIN.beta[t]
-    mean = (before.sqrt() * beta * x0 + bar.sqrt() * (1 - before) * x) / (1 - bar)
-    return mean + CHAIN.posterior(x, x0, t)[1].sqrt() * z
-
-
 def _step_eps(x, x0, t, z):
     """Takes the guess of the picture for a guess of the noise."""
     mean = (x - CHAIN.beta[t] / (1 - CHAIN.alpha_bar[t]).sqrt() * x0) / CHAIN.alpha[t].sqrt()
     return mean + CHAIN.posterior(x, x0, t)[1].sqrt() * z
 
 
+def _step_slip(**wrong: Callable) -> Callable:
+    """The narrow step with some of its parts replaced; each gets alpha, alpha_bar now and before, and beta."""
+    parts = {
+        "of_x0": lambda a, now, before, beta: before.sqrt() * beta / (1 - now),
+        "of_x": lambda a, now, before, beta: a.sqrt() * (1 - before) / (1 - now),
+        "of_z": lambda a, now, before, beta: ((1 - before) / (1 - now) * beta).sqrt(),
+    } | wrong
+
+    def attempt(x, x0, t, z):
+        at_t = CHAIN.alpha[t], CHAIN.alpha_bar[t], CHAIN.alpha_bar[t - 1], CHAIN.beta[t]
+        return parts["of_x0"](*at_t) * x0 + parts["of_x"](*at_t) * x + parts["of_z"](*at_t) * z
+
+    return attempt
+
+
 def _step_explain(arguments: tuple, got: Calls, wanted: Calls) -> str:
-    x, x0, z = arguments
-    where = next(where for where in wanted if (got[where] - wanted[where]).abs().max() > 1e-6)
-    mean, variance = CHAIN.posterior(x, x0, int(where.removeprefix("At t = ")))
-    factor = ((got[where] - mean) * z).sum() / z.square().sum()
-    if (got[where] - mean - factor * z).abs().max() < 1e-6:
-        is_now, should_be = apart(factor, variance.sqrt(), 4)
+    names, basis = ("x", "x0", "z"), torch.stack([each.flatten() for each in arguments], dim=1)
+    where = max(wanted, key=lambda each: float((got[each] - wanted[each]).abs().max()))
+    mine, right = (
+        torch.linalg.lstsq(basis, each[where].flatten()[:, None]).solution[:, 0] for each in (got, wanted)
+    )
+    if (basis @ mine - got[where].flatten()).abs().max() > 1e-4:
+        return f"{where} it is no mixture of x, x0 and z: it must be a number times each, and their sum."
+    wrong = [place for place in range(3) if abs(mine[place] - right[place]) > 1e-6]
+    if wrong == [2]:
+        is_now, should_be = apart(mine[2], right[2], 4)
         return f"The mean is right. {where} the noise is multiplied by {is_now}, should be {should_be}."
-    return f"{where} the mean is not right. Try it with z = 0."
+    factors = (
+        f"{names[place]} has the factor {{}}, should have {{}}".format(*apart(mine[place], right[place], 4))
+        for place in wrong
+    )
+    end = " The noise is right." if 2 not in wrong else ""
+    return f"{where} the mean is not right: {'; '.join(factors)}.{end}"
 
 
 def _explain_calls(arguments: tuple, got: tuple, wanted: tuple) -> str:
@@ -145,7 +157,7 @@ EXERCISES = (
                 lambda x0, t, eps: _shares(t)[0].sqrt() * x0 + (1 - _shares(t)[0]) * eps,
             ),
             Slip(
-                "The picture's share is right. The noise has 1 - sqrt(alpha_bar): not the factors add up to 1, but their squares.",
+                "The picture's share is right. The noise has the factor 1 - sqrt(alpha_bar). But it is the squares of the two factors that add up to 1.",
                 lambda x0, t, eps: _shares(t)[0].sqrt() * x0 + (1 - _shares(t)[0].sqrt()) * eps,
             ),
             Slip(
@@ -183,12 +195,39 @@ EXERCISES = (
         (
             Slip("The mean is right. The noise has variance beta_t: that is the wide step.", _step_beta),
             Slip(
-                "That is the step of this chapter, the wide one: its noise has variance beta_t, and none at t = 1. The narrow one is asked for.",
+                "That is the wide step of this chapter: its noise has variance beta_t, and there is none at t = 1. The narrow one is asked for.",
                 _step_beta_until_the_last,
             ),
-            Slip("The mean is right. It looks as if the noise was multiplied by a variance, without the square root.", _step_variance),
-            Slip("It looks as if x0, a guess of the picture, was taken for a guess of the noise.", _step_eps),
-            Slip("In the mean it looks as if alpha_bar was used where the alpha of one push is needed.", _step_alpha_bar),
+            Slip(
+                "The mean is right. It looks as if the noise was multiplied by a variance, without the square root.",
+                _step_slip(of_z=lambda a, now, before, beta: (1 - before) / (1 - now) * beta),
+            ),
+            Slip(
+                "The mean is right. In the variance of the noise 1 - alpha_bar at t - 1 and at t have each other's place.",
+                _step_slip(of_z=lambda a, now, before, beta: ((1 - now) / (1 - before) * beta).sqrt()),
+            ),
+            Slip(
+                "It looks as if x0, a guess of the picture, was taken for a guess of the noise.",
+                _step_eps,
+                # the chapter's own step with it
+                (lambda x, x0, t, z: CHAIN.step(x, x0, t, z),),
+            ),
+            Slip(
+                "In the mean it looks as if alpha_bar was used where the alpha of one push is needed.",
+                _step_slip(of_x=lambda a, now, before, beta: now.sqrt() * (1 - before) / (1 - now)),
+            ),
+            Slip(
+                "In the mean x and x0 have each other's factors.",
+                _step_slip(of_x0=lambda a, now, before, beta: a.sqrt() * (1 - before) / (1 - now), of_x=lambda a, now, before, beta: before.sqrt() * beta / (1 - now)),
+            ),
+            Slip(
+                "The factor of x0 has alpha_bar at step t. It should have that of the step before.",
+                _step_slip(of_x0=lambda a, now, before, beta: now.sqrt() * beta / (1 - now)),
+            ),
+            Slip(
+                "The factor of x0 has alpha_bar in it where its square root is needed.",
+                _step_slip(of_x0=lambda a, now, before, beta: before * beta / (1 - now)),
+            ),
             Slip("The mean is right. There is no fresh noise in it.", lambda x, x0, t, z: CHAIN.posterior(x, x0, t)[0]),
         ),
         _step_inputs,
@@ -201,11 +240,18 @@ EXERCISES = (
         "Noise at the last step",
         float(CHAIN.beta[1]),
         (
-            Slip("That is the standard deviation. The variance is its square.", float(CHAIN.beta[1].sqrt()), (0.022, 0.0224)),
+            Slip("That is the standard deviation. The variance is its square.", float(CHAIN.beta[1].sqrt()), (0.022, 0.0224, 0.02236)),
+            Slip("That is the standard deviation in grey levels. The variance is asked for, in the units of the picture.", float(CHAIN.beta[1].sqrt()) / (2 / 255), (3, 2.87, 2.9, 2.85)),
+            Slip("z has variance 1, and the loop multiplies it by something before it adds it.", 1.0),
+            Slip("Multiplied by a number, noise has the square of that number as the factor of its variance. Here the number is sqrt(beta_t).", float(CHAIN.beta[1] ** 2)),
+            Slip("That is beta at t = 2. The step from t = 1 to t = 0 is the last.", float(CHAIN.beta[2])),
+            Slip("The earlier steps add noise in both cases. Only what the last step adds is asked for.", float(CHAIN.beta.sum())),
             Slip("That is beta at the noisy end. The last step of drawing is t = 1.", float(CHAIN.beta[-1])),
             Slip("Entry 0 belongs to the clean picture. The last step goes from t = 1 to t = 0.", float(CHAIN.beta[0])),
         ),
-        tolerance=1e-6,
+        # the number is small itself
+        tolerance=1e-7,
+        explain=lambda arguments, got, wanted: "A variance is never negative." if got < 0 else "",
     ),
     Exercise(
         "sampling.calls",
@@ -218,6 +264,7 @@ EXERCISES = (
             Slip("t = 0 is the finished picture: nothing is guessed there. Count from t = 200 down to t = 1.", (201, 12_864)),
             Slip("Both ends count: from t = 200 down to t = 1, and at t = 1 something is guessed too.", (199, 12_736)),
             Slip("The two are exchanged: first the calls, then the images.", (12_800, 200)),
+            Slip("The images are right. `guess` is called once for each step, and the batch has nothing to do with it.", (64, 12_800)),
         ),
         explain=_explain_calls,
     ),

@@ -54,6 +54,13 @@ def _jump_difference(x, t, k, eps, alpha_bar):
     return (alpha_bar[t + k] / alpha_bar[t]).sqrt() * x + (alpha_bar[t] - alpha_bar[t + k]).sqrt() * eps
 
 
+def _jump_in_steps(x, t, k, eps, alpha_bar):
+    """k pushes in a row, all with the same noise."""
+    for step in range(t + 1, t + k + 1):
+        x = _mixed(x, alpha_bar[step] / alpha_bar[step - 1], eps)
+    return x
+
+
 def _jump_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     x, t, k, eps, _ = arguments
     basis = torch.stack([x.flatten(), eps.flatten()], dim=1)
@@ -79,10 +86,12 @@ def _cosine(T):
     return chain.cosine(T).beta
 
 
-def _cosine_fall(T: int, power: int = 2, offset: float = 0.008, stretch: bool = True) -> Tensor:
-    t = torch.arange(T + 1, dtype=torch.float64) / T
+def _cosine_fall(
+    T: int, power: int = 2, offset: float = 0.008, stretch: bool = True, turn: float = 0.5, last: float = 1.0
+) -> Tensor:
+    t = torch.arange(T + 1, dtype=torch.float64) / T * last
     angle = (t + offset) / (1 + offset if stretch else 1)
-    f = torch.cos(angle * math.pi / 2) ** power
+    f = torch.cos(angle * math.pi * turn) ** power
     return f / f[0]
 
 
@@ -244,7 +253,7 @@ EXERCISES = (
                 lambda x, t, k, eps, alpha_bar: _mixed(x, alpha_bar[t + k] / alpha_bar[t - 1], eps),
             ),
             Slip(
-                "Both factors look like shares of the variance. What multiplies x and eps are their square roots.",
+                "Both factors look like shares of the variance. It is their square roots that multiply x and eps.",
                 _jump_without_roots,
             ),
             Slip(
@@ -259,6 +268,31 @@ EXERCISES = (
             Slip(
                 "The factor of x is right. The noise is that of the whole way from the clean picture. Part of it is in x already.",
                 lambda x, t, k, eps, alpha_bar: _jump(x, t, k, 0 * eps, alpha_bar) + (1 - alpha_bar[t + k]).sqrt() * eps,
+            ),
+            Slip(
+                "The factor of x is right. That of eps is 1 minus it. But it is the squares of the two factors that add up to 1.",
+                lambda x, t, k, eps, alpha_bar: _jump(x, t, k, 0 * eps, alpha_bar) + (1 - (alpha_bar[t + k] / alpha_bar[t]).sqrt()) * eps,
+            ),
+            Slip(
+                "The factor of x is right. That of eps is the sum of the noise scales of k pushes. Independent noises add their variances, and the sum is one noise.",
+                _jump_in_steps,
+            ),
+            Slip(
+                "It looks as if the entries of alpha_bar were multiplied. They are products already, of all alphas so far.",
+                lambda x, t, k, eps, alpha_bar: _mixed(x, alpha_bar[t + 1 : t + k + 1].prod(), eps),
+            ),
+            Slip(
+                "It looks as if one push was taken k times. The pushes from t + 1 to t + k have alphas of their own.",
+                lambda x, t, k, eps, alpha_bar: _mixed(x, (alpha_bar[t + 1] / alpha_bar[t]) ** k, eps),
+                (lambda x, t, k, eps, alpha_bar: _mixed(x, (alpha_bar[t] / alpha_bar[t - 1]) ** k, eps),),
+            ),
+            Slip(
+                "The ratio is upside down: a picture fades from step t to step t + k, so its factor is below 1.",
+                lambda x, t, k, eps, alpha_bar: _mixed(x, alpha_bar[t] / alpha_bar[t + k], eps),
+            ),
+            Slip(
+                "That is the last of the k pushes alone.",
+                lambda x, t, k, eps, alpha_bar: _mixed(x, alpha_bar[t + k] / alpha_bar[t + k - 1], eps),
             ),
         ),
         _jump_inputs,
@@ -283,6 +317,10 @@ EXERCISES = (
                 lambda T: (1 - _cosine_fall(T)).clamp(max=0.999),
             ),
             Slip("The table needs T + 1 entries, with 0 for the clean picture.", lambda T: _cosine(T)[1:]),
+            Slip("There are T entries. T pushes lie between T + 1 values of the curve, at the times 0 to T.", lambda T: _pushes(_cosine_fall(T - 1))),
+            Slip("Those are the alphas. The betas are asked for.", lambda T: 1 - _cosine(T)),
+            Slip("It looks as if the angle goes to a whole pi. It should end at a right angle, pi / 2.", lambda T: _pushes(_cosine_fall(T, turn=1.0))),
+            Slip("It looks as if the time was divided by T + 1. It goes from 0 to 1 in T steps.", lambda T: _cosine(T + 1)[:-1], (lambda T: _pushes(_cosine_fall(T, last=T / (T + 1))),)),
         ),
         lambda generator: (_whole(20, 100, generator),),
         tolerance=2e-5,
@@ -303,6 +341,10 @@ EXERCISES = (
             Slip("It looks as if entry 0 were held fixed instead of step 1: the first step has moved.", _rescale_from_clean),
             Slip("Only the last entry changed. That makes one huge step of it, and leaves the others.", _rescale_last_only),
             Slip("That is the signal scale. Its square, alpha_bar, is asked for.", lambda alpha_bar: _rescale(alpha_bar).sqrt()),
+            Slip("The table needs T + 1 entries, with 1 for the clean picture.", lambda alpha_bar: _rescale(alpha_bar)[1:]),
+            Slip("The table is as it was.", lambda alpha_bar: alpha_bar.clone()),
+            Slip("Those are betas. alpha_bar is asked for.", lambda alpha_bar: _pushes(_rescale(alpha_bar), 1.0), (lambda alpha_bar: _pushes(_rescale(alpha_bar)),)),
+            Slip("The formula is right from step 1 on. Entry 0, the clean picture, should be 1, and is 0.", lambda alpha_bar: torch.cat([alpha_bar.new_zeros(1), _rescale(alpha_bar)[1:]])),
         ),
         _rescale_inputs,
         tolerance=1e-6,
@@ -326,6 +368,11 @@ EXERCISES = (
                 lambda T, first, last: torch.cat([torch.zeros(1, dtype=torch.float64), _roots(T, first, last) ** 2]),
             ),
             Slip("The table needs T + 1 entries, with 1 for the clean picture.", lambda T, first, last: _table(T, first, last)[1:]),
+            Slip("It looks as if the betas lie at equal steps and were squared after that. Their square roots should lie at equal steps.", lambda T, first, last: _falling(torch.linspace(first, last, T, dtype=torch.float64) ** 2)),
+            Slip("The betas run from `last` to `first`.", lambda T, first, last: _falling(_roots(T, last, first) ** 2)),
+            Slip("It looks as if the betas were summed. What is left after several pushes is a product of alphas.", lambda T, first, last: torch.cat([torch.ones(1, dtype=torch.float64), 1 - (_roots(T, first, last) ** 2).cumsum(0)])),
+            Slip("It looks as if the betas were multiplied. alpha_bar is the product of the alphas, which are 1 - beta.", lambda T, first, last: torch.cat([torch.ones(1, dtype=torch.float64), (_roots(T, first, last) ** 2).cumprod(0)])),
+            Slip("There are T + 1 betas in it. Between T + 1 entries lie T pushes, and entry 0 is 1.", lambda T, first, last: (1 - _roots(T + 1, first, last) ** 2).cumprod(0)),
         ),
         _table_inputs,
         tolerance=1e-5,
@@ -342,6 +389,12 @@ EXERCISES = (
                 lambda first, last: math.ceil(4 * math.log(100) / (first + last)),
             ),
             Slip("That is the largest T that still leaves 1 % or more.", lambda first, last: _steps(first, last) - 1),
+            Slip("That is one step too many: a smaller T does with less than 1 %, too.", lambda first, last: _steps(first, last) + 1),
+            Slip(
+                "It looks as if the betas had to sum to log 100. The amplitude is the square root of a product, so its logarithm has a half in front of the sum.",
+                lambda first, last: math.ceil(2 * math.log(100) / (first + last)),
+                tuple(lambda first, last, off=off: math.ceil(2 * math.log(100) / (first + last)) + off for off in (-1, 1)),
+            ),
             Slip(
                 "That looks like a step of the chain with T = 1000. A chain of another T has other betas: first to last in T steps.",
                 lambda first, last: int((chain.linear(1000, first, last).alpha_bar.sqrt() < 0.01).nonzero()[0]),

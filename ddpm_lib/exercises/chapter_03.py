@@ -57,6 +57,26 @@ def _score_with_factor_of(dims):
     return attempt
 
 
+def _score_of(weigh=torch.log, variance=lambda a, s, d: a**2 * d**2 + s**2, pull=lambda v, s: v, normal=True):
+    """The formula with the log of the weights, the variances and what divides the pull replaced."""
+
+    def attempt(x, a, s, weights, means, stds):
+        difference, variances = a * means - x[:, None], variance(a, s, stds)
+        logits = (
+            weigh(weights) - difference.square().sum(2) / (2 * variances) - x.shape[1] / 2 * variances.log()
+        )
+        chances = torch.softmax(logits, 1) if normal else logits.exp()
+        return _pull(difference, pull(variances, s), chances)
+
+    return attempt
+
+
+def _slope_of_the_density(x, a, s, weights, means, stds):
+    difference, variances, _ = _parts(x, a, s, weights, means, stds)
+    heights = -difference.square().sum(2) / (2 * variances) - x.shape[1] / 2 * (2 * math.pi * variances).log()
+    return _pull(difference, variances, weights / weights.sum() * heights.exp())
+
+
 def _score_over_points(x, a, s, weights, means, stds):
     """The softmax along the other axis: the chances of a component sum to 1 over the points."""
     difference, variances, _ = _parts(x, a, s, weights, means, stds)
@@ -85,7 +105,8 @@ LEVELS = (1e-3, 3e-2, 0.5)
 
 def _stable_inputs(generator: torch.Generator) -> tuple:
     """Noisy points for each level, float32: two that hesitate between neighbours, two noisy ones, one far away."""
-    points = torch.rand(12, 784, generator=generator, dtype=torch.float64) * 2 - 1
+    # more than 25, from where on torch.cdist goes by products, which costs digits
+    points = torch.rand(30, 784, generator=generator, dtype=torch.float64) * 2 - 1
     noise = torch.randn(len(LEVELS), 4, 784, generator=generator, dtype=torch.float64)
     rows = []
     for s, z in zip(LEVELS, noise, strict=True):
@@ -113,10 +134,11 @@ def _stable(x, points, a, s):
     return (torch.softmax(-_distance2(x, a * wide) / (2 * s**2), 1) @ wide).float()
 
 
-def _softmax_of(scale=lambda s: 1 / (2 * s**2), axis=1):
+def _softmax_of(scale=lambda s: 1 / (2 * s**2), axis=1, distance=_distance2, guess=True):
     def attempt(x, points, a, s):
         x, wide = x.double(), points.double()
-        return (torch.softmax(-_distance2(x, a * wide) * scale(s), axis) @ wide).float()
+        weights = torch.softmax(-distance(x, a * wide) * scale(s), axis)
+        return (weights @ wide if guess else weights).float()
 
     return attempt
 
@@ -160,15 +182,17 @@ def _stable_explain(arguments: tuple, got: Calls, wanted: Calls) -> str:
 
 
 def _floor_inputs(generator: torch.Generator) -> tuple:
-    root = torch.randn(3, 1, generator=generator, dtype=torch.float64)
+    # other numbers each time: what is divided by the wrong one is not always off by the same factor
+    n, dims = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((200, 600), (3, 7)))
+    root = torch.randn(dims, 1, generator=generator, dtype=torch.float64)
     world = Gaussian(
-        torch.randn(3, generator=generator), root @ root.T + 0.05 * torch.eye(3, dtype=torch.float64)
+        torch.randn(dims, generator=generator), root @ root.T + 0.05 * torch.eye(dims, dtype=torch.float64)
     )
     a = 0.4 + 0.5 * torch.rand((), generator=generator).item()
     s = math.sqrt(1 - a**2)
-    x0 = world.sample(400, generator).double()
-    eps = torch.randn(400, 3, generator=generator, dtype=torch.float64)
-    gain = a * torch.linalg.inv(a**2 * world.covariance + s**2 * torch.eye(3)) @ world.covariance
+    x0 = world.sample(n, generator).double()
+    eps = torch.randn(n, dims, generator=generator, dtype=torch.float64)
+    gain = a * torch.linalg.inv(a**2 * world.covariance + s**2 * torch.eye(dims)) @ world.covariance
     return x0, eps, a, s, lambda x: world.mean + (x - a * world.mean) @ gain
 
 
@@ -184,6 +208,21 @@ def _floor(x0, eps, a, s, guess):
     return _mean_and_error(_errors(x0, eps, a, s, guess).mean(1))
 
 
+def _error_by(count):
+    """The floor with its error from the spread of single errors and `count`, of the examples' errors (n, D)."""
+
+    def attempt(*given):
+        errors = _errors(*given)
+        return errors.mean(), errors.mean(1).std() / count(errors)
+
+    return attempt
+
+
+def _floor_of_noise(x0, eps, a, s, guess):
+    x = a * x0 + s * eps
+    return _mean_and_error((eps - (x - a * guess(x)) / s).square().mean(1))
+
+
 def _floor_spread(x0, eps, a, s, guess):
     errors = _errors(x0, eps, a, s, guess).mean(1)
     return errors.mean(), errors.std()
@@ -193,12 +232,19 @@ def _floor_spread(x0, eps, a, s, guess):
 
 
 def _copies_inputs(generator: torch.Generator) -> tuple:
-    points = torch.randn(40, 6, generator=generator, dtype=torch.float64)
-    # some are there almost twice, so a sample may be near two; and near the last 15 there is none
-    points[15:25] = points[:10] + 0.01 * points[15:25]
-    which = torch.randint(25, (150,), generator=generator)
-    z = torch.randn(150, 6, generator=generator, dtype=torch.float64)
-    far = 0.02 + 0.16 * torch.rand(150, 1, generator=generator, dtype=torch.float64)
+    # other sizes each time, never equal ones
+    few, count, dims = (
+        int(torch.randint(low, high, (), generator=generator)) for low, high in ((22, 30), (60, 90), (5, 9))
+    )
+    points = torch.randn(few, dims, generator=generator, dtype=torch.float64)
+    # some are there almost twice, so a sample may be near two; and near the last five there is none
+    points[10:17] = points[:7] + 0.01 * points[10:17]
+    which = torch.randint(few - 5, (count,), generator=generator)
+    # some near the point of their own number
+    which[:5] = torch.arange(5)
+    z = torch.randn(count, dims, generator=generator, dtype=torch.float64)
+    far = 0.02 + 0.48 * torch.rand(count, 1, generator=generator, dtype=torch.float64) ** 2
+    far[:5] = 0.03
     return points[which] + far * z, points, 0.1
 
 
@@ -268,8 +314,51 @@ EXERCISES = (
                 _score_with_prior_weights,
             ),
             Slip(
-                "The softmax runs over the points: the chances sum to 1 for each component, and it should be for each point.",
+                "The softmax runs over the points: the chances sum to 1 for each component, and it should be so for each point.",
                 _score_over_points,
+            ),
+            Slip(
+                "The weights were added to the exponents. A weight multiplies the exponential: what is that in the exponent?",
+                _score_of(weigh=lambda w: w),
+                (_score_of(weigh=lambda w: w / w.sum()),),
+            ),
+            Slip(
+                "In the variance of a component a is not squared: a * x_0 has the variance of x_0 times a^2.",
+                _score_of(variance=lambda a, s, d: a * d**2 + s**2),
+            ),
+            Slip(
+                "In the variance of a component std is not squared: it is a standard deviation.",
+                _score_of(variance=lambda a, s, d: a**2 * d + s**2),
+            ),
+            Slip(
+                "In the variance of a component s is not squared: it is a standard deviation.",
+                _score_of(variance=lambda a, s, d: a**2 * d**2 + s),
+            ),
+            Slip(
+                "The chances are right. The pull of a component was divided by its standard deviation, and not by its variance.",
+                _score_of(pull=lambda v, s: v.sqrt()),
+            ),
+            Slip(
+                "The chances are right. The pull was divided by s^2 alone. A component has a width of its own as well.",
+                _score_of(pull=lambda v, s: s**2 + 0 * v),
+            ),
+            Slip(
+                "It looks as if the noise alone had a variance: each component was taken for a single point.",
+                _score_of(variance=lambda a, s, d: s**2 + 0 * d),
+            ),
+            Slip(
+                "The chances of the components do not sum to 1 at each point.",
+                _score_of(normal=False),
+                (lambda x, a, s, w, m, d: _score_of(normal=False)(x, a, s, w / w.sum(), m, d),),
+            ),
+            Slip(
+                "That is the slope of the density. The slope of its logarithm is asked for: divide by the density.",
+                _slope_of_the_density,
+                (lambda x, a, s, w, m, d: w.sum() * _slope_of_the_density(x, a, s, w, m, d),),
+            ),
+            Slip(
+                "It was divided by the number of points: it looks like the slope of a mean over the batch. Each point has a score of its own.",
+                lambda x, *rest: _score(x, *rest) / len(x),
             ),
         ),
         _mixture_inputs,
@@ -300,6 +389,9 @@ EXERCISES = (
             Slip("It looks as if the squares were averaged over the coordinates. A squared distance is their sum.", _softmax_of(lambda s: 1 / (2 * s**2 * 784))),
             Slip("That is the nearest clean point. A best guess is an average, also where only two points have a say.", _nearest),
             Slip("The inner products are right. In the expanded square there is one more term that differs from point to point.", _products_only),
+            Slip("That is a times the best guess. The weights average the clean points, not the points times a.", lambda x, points, a, s: a * _stable(x, points, a, s)),
+            Slip("It looks as if the distance was not squared.", _softmax_of(distance=lambda x, centres: _distance2(x, centres).sqrt())),
+            Slip("Those are the weights. Their average of the points is asked for.", lambda x, points, a, s: _softmax_of(guess=False)(x, points, a, s)),
         ),
         _stable_inputs,
         run=_stable_run,
@@ -338,9 +430,42 @@ EXERCISES = (
                     (guess(a * x0 + s * eps) - a * x0 - s * eps).square().mean(1)
                 ),
             ),
+            Slip(
+                "The floor is right. For its error the spread was divided by n, and not by the root of n.",
+                _error_by(len),
+            ),
+            Slip(
+                "The floor is right. For its error the spread was divided by the root of D. It is the n examples that are averaged over.",
+                _error_by(lambda errors: math.sqrt(errors.shape[1])),
+            ),
+            Slip(
+                "The floor is right. For its error the spread of single examples was divided by the root of n D. There are n independent examples.",
+                _error_by(lambda errors: math.sqrt(errors.numel())),
+            ),
+            Slip(
+                "The floor is right. Its error was taken from the spread of the D coordinates, averaged over the examples first. It is the examples that are independent.",
+                lambda *given: _mean_and_error(_errors(*given).mean(0)),
+            ),
+            Slip(
+                "It looks as if a root was taken of each example's error. The floor is a mean of squares.",
+                lambda *given: _mean_and_error(_errors(*given).mean(1).sqrt()),
+            ),
+            Slip(
+                "It looks as if absolute differences were averaged. The floor is a mean of squares.",
+                lambda *given: _mean_and_error(_errors(*given).sqrt().mean(1)),
+            ),
+            Slip(
+                "That is the error of the noise. The floor is the error of the picture.",
+                _floor_of_noise,
+            ),
+            Slip(
+                "It looks as if a and s were exchanged in the noising line.",
+                lambda x0, eps, a, s, guess: _floor(x0, eps, s, a, guess),
+            ),
         ),
         _floor_inputs,
-        tolerance=4e-4,
+        # so that n for n - 1 in the spread is right too
+        tolerance=(1e-5, 4e-5),
     ),
     Exercise(
         "softmax.duplicates",
@@ -352,6 +477,12 @@ EXERCISES = (
             Slip("The first two are right. But x = 0 is no longer the place of doubt: there +1 is three times as likely.", (0.75, 0.5, 0.0)),
             Slip("The first two are right. The size of the third is too, but not its side: who has more copies is believed earlier.", (0.75, 0.5, -INDIFFERENT)),
             Slip("The first two are right. The third is too large by a factor of 2: both distances change when x moves.", (0.75, 0.5, 2 * INDIFFERENT)),
+            Slip("The first is in per cent. A share from 0 to 1 is asked for.", (75.0, 0.5, INDIFFERENT)),
+            Slip("That is the share at -1.", (0.25, 0.5, INDIFFERENT)),
+            Slip("The first two are right. In the third s stands where its square is needed: the exponents are divided by 2 s^2.", (0.75, 0.5, INDIFFERENT / 0.8)),
+            Slip("The first two are right. In the third the number of copies stands where its logarithm is needed.", (0.75, 0.5, INDIFFERENT * 3 / math.log(3))),
+            Slip("The first two are right. The third has a logarithm to the base 10. The natural one belongs to the exponential.", (0.75, 0.5, INDIFFERENT / math.log(10))),
+            Slip("The first two are right. For the third, compare -1 and +1 with each other, and not with all four.", (0.75, 0.5, INDIFFERENT * math.log(4) / math.log(3)), ((0.75, 0.5, INDIFFERENT * math.log(2) / math.log(3)), (0.75, 0.5, INDIFFERENT * math.log(0.75) / math.log(3)))),
         ),
         # three digits are asked for, and two are not enough
         tolerance=4e-4,
@@ -381,6 +512,7 @@ EXERCISES = (
             Slip(
                 "It looks as if a sample had to be near all training points. One is enough.",
                 lambda samples, points, limit: (_rms(samples, points).max(1).values < limit).double().mean(),
+                (lambda samples, points, limit: (_rms(samples, points).mean(1) < limit).double().mean(),),
             ),
             Slip(
                 "That is the share that are no copies.",
@@ -389,6 +521,31 @@ EXERCISES = (
             Slip(
                 "It looks as if the mean square was compared with the limit. Take its root first.",
                 lambda samples, points, limit: (_rms(samples, points).square().min(1).values < limit).double().mean(),
+            ),
+            Slip(
+                "The root of the sum of squares was divided by D. The mean is under the root, so it is the root of D that divides.",
+                lambda samples, points, limit: (torch.cdist(samples, points).min(1).values / samples.shape[1] < limit).double().mean(),
+            ),
+            Slip(
+                "It looks as if all pairs were counted, and divided by their number. A sample counts once, if it is near some point.",
+                lambda samples, points, limit: (_rms(samples, points) < limit).double().mean(),
+            ),
+            Slip(
+                "The number of copies was divided by the number of training points. It is a share of the samples.",
+                lambda samples, points, limit: (_rms(samples, points).min(1).values < limit).double().sum() / len(points),
+            ),
+            Slip(
+                "It looks as if each sample was compared with one point only, the one of its own number.",
+                lambda samples, points, limit: ((samples[: len(points)] - points).square().mean(1).sqrt() < limit).double().mean(),
+                (lambda samples, points, limit: ((samples[: len(points)] - points).square().mean(1).sqrt() < limit).double().sum() / len(samples),),
+            ),
+            Slip(
+                "It looks as if absolute differences were averaged. A root mean square is asked for.",
+                lambda samples, points, limit: ((samples[:, None] - points).abs().mean(2).min(1).values < limit).double().mean(),
+            ),
+            Slip(
+                "It looks as if the largest difference of a coordinate was compared with the limit. A root mean square is asked for.",
+                lambda samples, points, limit: ((samples[:, None] - points).abs().amax(2).min(1).values < limit).double().mean(),
             ),
         ),
         _copies_inputs,

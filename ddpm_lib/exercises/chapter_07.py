@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .compare import NO_RETURN, apart, shown, what
 from .engine import Exercise, Slip
-from .results import Calls, Unfit, fitted
+from .results import Calls, Findings, Unfit, fitted
 
 TITLE = "Training on MNIST, end to end"
 
@@ -30,7 +30,7 @@ def _average(start, constant, half_life, updates):
 
 def _average_inputs(generator: torch.Generator) -> tuple:
     start, constant, half_life, share = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-    return 4 * start - 6, 4 * constant + 1, 5 + 40 * half_life, int(3 + 30 * share)
+    return 4 * start - 6, 4 * constant + 1, 5 + 40 * half_life, int(3 + 14 * share)
 
 
 def _average_explain(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
@@ -73,7 +73,9 @@ def _explain_first_loss(arguments: tuple, got: Calls, wanted: Calls) -> str:
     pairs = zip(TARGETS, got.values(), wanted.values(), strict=True)
     right = [target for target, mine, true in pairs if abs(mine - true) <= 1e-5 * (1 + true)]
     wrong = [target for target in TARGETS if target not in right]
-    return f"Right for {', '.join(right) or 'none'}; not for {', '.join(wrong)}. What is the mean square of the target?"
+    if not right:
+        return "None of the four is right. What is the mean square of the target?"
+    return f"Right for {', '.join(right)}; not for {', '.join(wrong)}. What is the mean square of the target?"
 
 
 # --- training.one_batch
@@ -130,7 +132,7 @@ def _numbers(value: Tensor) -> tuple:
     return tuple(torch.as_tensor(value).flatten().tolist())
 
 
-def _show_one_batch(attempt: Callable, arguments: tuple) -> tuple:
+def _show_one_batch(attempt: Callable, arguments: tuple) -> Findings:
     """How many losses it returned, how often `training` was called, and how many different batches, times and noises
     the loop saw; then truths: the batches are the stream's, the noise is noise, times and noise are of `draw`, and all
     else is passed on and back."""
@@ -140,7 +142,7 @@ def _show_one_batch(attempt: Callable, arguments: tuple) -> tuple:
     there = [(_numbers(x0), _numbers(label)) for x0, label in islice(_stream(seed), steps)]
     noises = list(map(_numbers, seen.noises))
     times_drawn, noises_drawn = {t for t, _ in seen.drawn}, {eps for _, eps in seen.drawn}
-    return (
+    found = (
         len(losses),
         len(seen.calls),
         *(len(set(each)) for each in (seen.batches, seen.times, noises)),
@@ -151,6 +153,7 @@ def _show_one_batch(attempt: Callable, arguments: tuple) -> tuple:
         len(losses) == len(seen.losses) and np.allclose(losses, seen.losses),
         all(mine is true for pair in seen.calls for mine, true in zip(pair, given, strict=True)),
     )
+    return Findings(found)
 
 
 def _row(losses: object) -> list[float]:
@@ -193,7 +196,7 @@ def _explain_one_batch(arguments: tuple, got: tuple, wanted: tuple) -> str:
         return f"It should return the losses of {arguments[0]} steps, and returns {count}."
     if different != [1, 1, 1]:
         words = zip(("batches", "sets of times", "sets of noises"), different, strict=True)
-        return f"The loop saw {', '.join(f'{n} different {of}' for of, n in words)}. One of each is wanted."
+        return f"The loop saw {', '.join(f'{n} different {of}' for of, n in words)}. One of each is needed."
     return next(words for truth, words in zip(got[5:], ONE_BATCH_GONE, strict=True) if not truth)
 
 
@@ -218,14 +221,22 @@ def _sums(loss, which, bins):
 
 
 def _per_time(t, loss, T, bins):
-    which = _bin(t, T, bins)
+    return _means(loss, _bin(t, T, bins), bins)
+
+
+def _means(loss, which, bins):
     return _sums(loss, which, bins) / _sums(torch.ones_like(loss), which, bins)
+
+
+def _ranges(t, loss, T, bins, inside):
+    """The means of what lies inside the edges of each bin."""
+    width = T // bins
+    return torch.stack([loss[inside(t, k * width, (k + 1) * width)].mean() for k in range(bins)])
 
 
 def _per_time_from_zero(t, loss, T, bins):
     """With t in 0..T-1 in mind; the last step is squeezed into the last bin."""
-    which = torch.div(t * bins, T, rounding_mode="floor").clamp(max=bins - 1)
-    return _sums(loss, which, bins) / _sums(torch.ones_like(loss), which, bins)
+    return _means(loss, torch.div(t * bins, T, rounding_mode="floor").clamp(max=bins - 1), bins)
 
 
 def _per_time_equal(t, loss, T, bins):
@@ -262,7 +273,7 @@ def _explain_per_time(arguments: tuple, got: Tensor, wanted: Tensor) -> str:
     low, high = first * T // bins + 1, (first + 1) * T // bins
     is_now, should_be = apart(got[first], wanted[first], 4)
     return (
-        f"T = {T}, {bins} bins: {bins - len(wrong)} are right. Bin {first} holds the steps {low} to {high}. The mean of "
+        f"T = {T}, {bins} bins, of which {bins - len(wrong)} are right. Bin {first} holds the steps {low} to {high}. The mean of "
         f"their losses is {should_be}, and yours is {is_now}."
     )
 
@@ -326,7 +337,7 @@ LOOKS = {
     "stays": "the loss stay where it began",
     "jumps": "the loss jump far above where it began",
     "stuck": "the loss stop early, far above the healthy run's",
-    "small": "the loss begin ten times smaller than in the healthy run, for the target has half the contrast and its black is 0",
+    "small": "the loss begin ten times smaller than in the healthy run, because the target has half the contrast and its black is 0",
     "follows": "the loss on the test go with that of training",
     "parts": "the loss on the test turn and rise while that of training falls",
     "empty": "the samples all but empty",
@@ -398,6 +409,14 @@ EXERCISES = (
             Slip("That is the constant's share. The average is made of it and of what is left of the start.", lambda start, constant, half_life, updates: 1 - 2 ** (-updates / half_life)),
             Slip("It looks like the average after one update.", lambda start, constant, half_life, updates: _average(start, constant, half_life, 1)),
             Slip("What is left of the start is right. The share of the constant is missing.", lambda start, constant, half_life, updates: start * 2 ** (-updates / half_life)),
+            Slip("It looks as if the average shrank one update too few or too many: each of the `updates` shrinks the distance once.", lambda start, constant, half_life, updates: _average(start, constant, half_life, updates - 1), (lambda start, constant, half_life, updates: _average(start, constant, half_life, updates + 1),)),
+            Slip("It looks as if half_life and updates have each other's place in the exponent.", lambda start, constant, half_life, updates: _average(start, constant, updates, half_life)),
+            Slip("The distance to the constant grows. Each update shrinks it: a sign in the exponent is turned.", lambda start, constant, half_life, updates: _average(start, constant, half_life, -updates)),
+            Slip("It looks as if each update halved the distance. It takes half_life updates to halve it.", lambda start, constant, half_life, updates: _average(start, constant, 1, updates)),
+            Slip("It looks as if the distance shrank by equal amounts. It shrinks by equal factors.", lambda start, constant, half_life, updates: constant + (start - constant) * (1 - updates / half_life), (lambda start, constant, half_life, updates: constant + (start - constant) * (1 - updates / (2 * half_life)), lambda start, constant, half_life, updates: constant + (start - constant) * max(0, 1 - updates / half_life))),
+            Slip("What is left of the start is right. The constant has to be multiplied by its share.", lambda start, constant, half_life, updates: constant + start * 2 ** (-updates / half_life)),
+            Slip("It looks as if updates was divided by half_life without a remainder. The exponent need not be whole.", lambda start, constant, half_life, updates: constant + (start - constant) * 2 ** -(updates // half_life)),
+            Slip("That is the constant. After a number of updates something of the start is still left.", lambda start, constant, half_life, updates: constant),
             Slip("It looks like the constant's share alone. Something of the start is left too.", lambda start, constant, half_life, updates: constant * (1 - 2 ** (-updates / half_life))),
         ),
         _average_inputs,
@@ -408,13 +427,23 @@ EXERCISES = (
         "The loss at the start",
         _first_loss(),
         (
-            Slip("Right but for v. The mean square of a multiple has the square of the factor in it.", _first_loss(v=lambda a, s, m: a + s * m)),
-            Slip("Right but for v. The two parts of v have a minus between them, and their squares have not.", _first_loss(v=lambda a, s, m: a**2 - s**2 * m)),
-            Slip("Right but for v. Picture and noise have each other's factors.", _first_loss(v=lambda a, s, m: s**2 + a**2 * m)),
-            Slip("Right but for v. It is 1 only for data whose mean square is 1.", _first_loss(v=lambda a, s, m: 1.0)),
-            Slip("Right but for flow. A difference of independent things varies more than either, and not less.", _first_loss(flow=lambda a, s, m: 1 - m)),
-            Slip("Right but for flow. Its target has the factors 1 and -1 at every t.", _first_loss(flow=lambda a, s, m: a**2 + s**2 * m)),
+            Slip("All right except for v. The mean square of a multiple has the square of the factor in it.", _first_loss(v=lambda a, s, m: a + s * m)),
+            Slip("All right except for v. The two parts of v have a minus between them, and their squares have not.", _first_loss(v=lambda a, s, m: a**2 - s**2 * m)),
+            Slip("All right except for v. Picture and noise have each other's factors.", _first_loss(v=lambda a, s, m: s**2 + a**2 * m)),
+            Slip("All right except for v. It is 1 only for data whose mean square is 1.", _first_loss(v=lambda a, s, m: 1.0)),
+            Slip("All right except for flow. A difference of independent things varies more than either, and not less.", _first_loss(flow=lambda a, s, m: 1 - m)),
+            Slip("All right except for flow. Its target has the factors 1 and -1 at every t.", _first_loss(flow=lambda a, s, m: a**2 + s**2 * m)),
             Slip("Four times 1: only the noise has mean square 1.", lambda target, a, s, m: 1.0),
+            Slip("It looks as if m was taken to be 1. The data need not have mean square 1.", lambda target, a, s, m: _first_loss()(target, a, s, 1.0)),
+            Slip("It looks as if m was squared. It is a mean square already.", lambda target, a, s, m: _first_loss()(target, a, s, m**2), (_first_loss(v=lambda a, s, m: a**2 + s**2 * m**2, flow=lambda a, s, m: 1 + m**2), _first_loss(v=lambda a, s, m: a**2 + s**2 * m**2))),
+            Slip("It looks as if m was taken for a root mean square. It is a mean square already.", lambda target, a, s, m: _first_loss()(target, a, s, m**0.5), (_first_loss(v=lambda a, s, m: a**2 + s**2 * m**0.5, flow=lambda a, s, m: 1 + m**0.5),)),
+            Slip("Right for v and flow. Those for eps and x0 are exchanged.", _first_loss(eps=lambda a, s, m: m, x0=lambda a, s, m: 1.0)),
+            Slip("The noise is missing: its mean is 0, and its mean square is not.", _first_loss(eps=lambda a, s, m: 0.0, v=lambda a, s, m: s**2 * m, flow=lambda a, s, m: m)),
+            Slip("All right except for flow. Its target has a part from the picture and one from the noise, and m is the mean square of the picture.", _first_loss(flow=lambda a, s, m: 2.0), (_first_loss(flow=lambda a, s, m: 2 * m), _first_loss(flow=lambda a, s, m: 1.0), _first_loss(flow=lambda a, s, m: m))),
+            Slip("All right except for v. Those are the factors of flow, 1 and -1. v has a and -s.", _first_loss(v=lambda a, s, m: 1 + m)),
+            Slip("Right for eps and x0. In a mean square of a sum the mixed term is 0, because noise and picture are independent and the noise has mean 0.", _first_loss(v=lambda a, s, m: (a - s * m) ** 2, flow=lambda a, s, m: (1 - m) ** 2), (_first_loss(v=lambda a, s, m: (a - s * m**0.5) ** 2, flow=lambda a, s, m: (1 - m**0.5) ** 2), _first_loss(v=lambda a, s, m: (a + s * m**0.5) ** 2, flow=lambda a, s, m: (1 + m**0.5) ** 2))),
+            Slip("Right for v and flow. The targets eps and x0 are the noise and the picture themselves, and not their shares in x_t.", _first_loss(eps=lambda a, s, m: s**2, x0=lambda a, s, m: a**2 * m)),
+            Slip("Right for eps and x0. The parts of v and flow have a minus between them, and their squares have not.", _first_loss(v=lambda a, s, m: a**2 - s**2 * m, flow=lambda a, s, m: 1 - m)),
         ),
         _first_loss_inputs,
         _of_all_targets,
@@ -430,7 +459,7 @@ EXERCISES = (
             Slip("Nothing is held fixed: that is the ordinary training.", lambda training, net, target, pairs, draw, steps: training(net, target, pairs, steps, draw)),
             Slip("Pictures and times are held fixed. The noise is new in every step.", _same_time_only),
             Slip("Pictures and noise are held fixed. The times are new in every step.", _same_noise_only),
-            Slip("One batch ends after one step. The loop wants it `steps` times.", lambda training, net, target, pairs, draw, steps: training(net, target, [next(pairs)], steps, lambda step, x0: draw(0, x0))),
+            Slip("One batch ends after one step. The loop needs it `steps` times.", lambda training, net, target, pairs, draw, steps: training(net, target, [next(pairs)], steps, lambda step, x0: draw(0, x0))),
         ),
         lambda generator: (int(torch.randint(5, 12, (), generator=generator)), int(torch.randint(10**6, (), generator=generator))),
         _show_one_batch,
@@ -441,10 +470,10 @@ EXERCISES = (
         "Log the loss per t",
         _per_time,
         (
-            Slip("It looks as if steps began at 0. Ours go from 1 to T, so the last step of each bin has slipped into the next.", _per_time_from_zero),
+            Slip("It looks as if steps began at 0. Ours go from 1 to T, so the last step of each bin has slipped into the next.", _per_time_from_zero, (lambda t, loss, T, bins: _ranges(t, loss, T, bins, lambda t, low, high: (t >= low) & (t < high)),)),
             Slip("These are sums. Divide each by the number of examples in its bin.", lambda t, loss, T, bins: _sums(loss, _bin(t, T, bins), bins)),
             Slip(
-                "`total[which] += loss` adds only one example to each bin: where an index comes twice, the last one wins. `index_add` and `bincount` add all.",
+                "Only the last example of each bin is in it. `total[which] += loss` adds only one example to each bin: where an index comes twice, the last one wins. `index_add` and `bincount` add all.",
                 _per_time_last,
                 (lambda t, loss, T, bins: _per_time_last(t, loss, T, bins, count=1),),
             ),
@@ -455,6 +484,13 @@ EXERCISES = (
             ),
             Slip("Each sum is divided as if all bins held equally many examples. They do not: count.", _per_time_equal),
             Slip("Each sum is divided by the number of all examples: the shares of the mean, not the means.", lambda t, loss, T, bins: _sums(loss, _bin(t, T, bins), bins) / len(t)),
+            Slip("Those are the numbers of examples. The mean of their losses is asked for.", lambda t, loss, T, bins: _bin(t, T, bins).bincount(minlength=bins).double()),
+            Slip("It looks as if the examples were cut into equal parts in the order in which they came. Their t says to which bin they belong.", lambda t, loss, T, bins: torch.stack([each.mean() for each in loss.tensor_split(bins)]), (lambda t, loss, T, bins: torch.stack([each.mean() for each in loss.chunk(bins)]),)),
+            Slip("It looks as if every bin got equally many examples. The ranges of t are equal, whatever falls into them.", lambda t, loss, T, bins: torch.stack([each.mean() for each in loss[t.argsort()].tensor_split(bins)]), (lambda t, loss, T, bins: torch.stack([each.mean() for each in loss[t.argsort()].chunk(bins)]), lambda t, loss, T, bins: torch.stack([each.mean() for each in loss[t.argsort(stable=True)].chunk(bins)]))),
+            Slip("It looks as if the remainder of t was used. A bin is a range of neighbouring t.", lambda t, loss, T, bins: _means(loss, (t - 1) % bins, bins), (lambda t, loss, T, bins: _means(loss, t % bins, bins),)),
+            Slip("The edges are not right: a bin ends where the next one begins, and each t lies in just one of them.", lambda t, loss, T, bins: _ranges(t, loss, T, bins, lambda t, low, high: (t > low) & (t < high)), (lambda t, loss, T, bins: _ranges(t, loss, T, bins, lambda t, low, high: (t >= low) & (t <= high)),)),
+            Slip("Those are roots of mean squares. The plain mean is asked for.", lambda t, loss, T, bins: _per_time(t, loss.square(), T, bins).sqrt()),
+            Slip("Those are the largest losses. The mean of each bin is asked for.", lambda t, loss, T, bins: torch.stack([loss[_bin(t, T, bins) == k].max() for k in range(bins)])),
             Slip("The bins run from T down to 1. The first should hold the smallest t.", lambda t, loss, T, bins: _per_time(t, loss, T, bins).flip(0)),
         ),
         _per_time_inputs,

@@ -10,8 +10,9 @@ from operator import le, lt
 import torch
 from torch import Tensor
 
-from .compare import NO_RETURN, apart, number, shown
+from .compare import NO_RETURN, number, shown
 from .engine import Exercise, Slip
+from .results import Calls
 
 TITLE = "How good is it?"
 
@@ -71,6 +72,12 @@ def _one_sided(S: Tensor, S2: Tensor) -> Tensor:
     return (torch.eye(len(S), dtype=S.dtype) + _best_map(S, S2)) / 2 @ S
 
 
+def _mean_of_entry_roots(S: Tensor, S2: Tensor, whole: bool) -> Tensor:
+    """With roots taken entry by entry; some are no numbers."""
+    roots = (S.sqrt() + S2.sqrt()) / 2
+    return roots @ roots if whole else roots * roots
+
+
 def _mean_of_roots(S: Tensor, S2: Tensor) -> Tensor:
     mean = (_root(S) + _root(S2)) / 2
     return mean @ mean
@@ -79,7 +86,7 @@ def _mean_of_roots(S: Tensor, S2: Tensor) -> Tensor:
 def _explain_halfway(arguments: tuple, got: tuple, wanted: tuple) -> str:
     near = [bool(torch.allclose(mine, true, atol=1e-4)) for mine, true in zip(got, wanted, strict=True)]
     if near == [True, False]:
-        return "The mean is right, the covariance matrix is not. `frechet` should find the law at d2 / 4 from either end."
+        return "The mean is right, the covariance matrix is not. `frechet` should find the distribution half way at d2 / 4 from either end."
     if near == [False, True]:
         return "The covariance matrix is right, the mean is not."
     return ""
@@ -88,25 +95,29 @@ def _explain_halfway(arguments: tuple, got: tuple, wanted: tuple) -> str:
 # --- the kernel distance
 
 
+ON_TWO, ON_AVERAGE = "On two different sets", "On average over all pairs of samples of one distribution"
+
+
 def _kernel_inputs(generator: torch.Generator) -> tuple:
-    return _normal(generator, 5, 3), _normal(generator, 4, 3) + 0.5, _normal(generator, 3, 2)
+    return _normal(generator, 5, 3), _normal(generator, 4, 3) + 0.5, _normal(generator, 2, 2)
 
 
 def _kernel_run(attempt, arguments: tuple):
-    """The value, and the mean over all pairs of two-point samples of one law with three values: exactly 0."""
-    x, y, law = arguments
+    """The value, and the mean over all pairs of two-point samples of one distribution with two values: exactly 0."""
+    x, y, points = arguments
     value = number(attempt(x, y))
-    samples = [law[list(picks)] for picks in product(range(3), repeat=2)]
+    samples = [points[list(picks)] for picks in product(range(2), repeat=2)]
     mean = sum(number(attempt(one, two)) for one in samples for two in samples)
-    return value, mean / len(samples) ** 2
+    return Calls({ON_TWO: value, ON_AVERAGE: mean / len(samples) ** 2})
 
 
 def _kernel_distance(
-    diagonal: bool = False, pairs: bool = True, scaled: bool = True, cross: float = 2, power: int = 3
+    diagonal: bool = False,
+    pairs: bool = True,
+    cross: float = 2,
+    kernel: Callable = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3,
 ):
     def attempt(x, y):
-        kernel = lambda a, b: (a @ b.T / (a.shape[1] if scaled else 1) + 1) ** power  # noqa: E731
-
         def within(a):
             table, n = kernel(a, a), len(a)
             total = table.sum() - (0 if diagonal else table.diagonal().sum())
@@ -117,10 +128,28 @@ def _kernel_distance(
     return attempt
 
 
-def _kernel_explain(arguments: tuple, got: tuple, wanted: tuple) -> str:
-    if abs(got[1]) > 1e-6:
-        return f"Two samples of one law, averaged over all such samples, give {float(got[1]):.4g}; it should be 0."
-    return "On equal laws it is 0 on average, as it should be. On two different sets the value is not right."
+def _cross(x, y) -> Tensor:
+    return ((x @ y.T / x.shape[1] + 1) ** 3).mean()
+
+
+def _one_within(x) -> Tensor:
+    """The mean over the pairs of different points."""
+    table = (x @ x.T / x.shape[1] + 1) ** 3
+    return (table.sum() - table.diagonal().sum()) / (len(x) * (len(x) - 1))
+
+
+def _without_one(x, y):
+    """Without the diagonal of the cross term too."""
+    cross, few = (x @ y.T / x.shape[1] + 1) ** 3, min(len(x), len(y))
+    right = _kernel_distance()(x, y) + 2 * cross.mean()
+    return right - 2 * (cross.sum() - cross.diagonal().sum()) / (cross.numel() - few)
+
+
+def _kernel_explain(arguments: tuple, got: Calls, wanted: Calls) -> str:
+    if abs(got[ON_AVERAGE]) > 1e-6:
+        found = float(got[ON_AVERAGE])
+        return f"Averaged over all pairs of samples of one distribution it is {found:.4g}, and should be 0."
+    return "For two samples of one distribution it is 0 on average, as it should be. On two different sets the value is not right."
 
 
 # --- the floor
@@ -132,12 +161,17 @@ def _floor_inputs(generator: torch.Generator) -> tuple:
 
 
 def _floor_of(
-    mean: float = 1, width: float = 1, twice: bool = True, own=None, sets=lambda n, M: 1 / n + 1 / M
+    mean: float = 1,
+    width: float = 1,
+    twice: float = 1,
+    all_pairs: float = 1,
+    own=None,
+    sets=lambda n, M: 1 / n + 1 / M,
 ):
     def attempt(S, n, M):
         spread = torch.linalg.eigvalsh(S) if own is None else own(S)
         pairs = torch.outer(spread, spread) / (spread[:, None] + spread)
-        widths = (pairs.sum() + (pairs.diagonal().sum() if twice else 0)) / 2
+        widths = (all_pairs * pairs.sum() + twice * pairs.diagonal().sum()) / 2
         return (mean * spread.sum() + width * widths) * sets(n, M)
 
     return attempt
@@ -147,22 +181,23 @@ def _floor(S, n, M):
     return _floor_of()(S, n, M)
 
 
-def _floor_run(attempt, arguments: tuple):
-    """In thousandths: a floor is a small number, and the tolerance is relative to 1 + |answer|."""
-    return 1e3 * number(attempt(*arguments))
-
-
 # --- what is missing
 
 
 def _missing_inputs(generator: torch.Generator) -> tuple:
     centres = 1.6 * torch.tensor([[0.0, 1.0], [1.0, -0.6], [-1.0, -0.6]], dtype=torch.float64)
-    labels = torch.arange(150) % 3
-    labels = labels[torch.randperm(150, generator=generator)]
-    real = centres[labels] + _normal(generator, 150, 2)
+    # any of the three may be the one without samples
+    centres = centres[torch.randperm(3, generator=generator)]
+    # other sizes each time, and classes of different sizes
+    count, few = (
+        int(torch.randint(low, high, (), generator=generator)) for low, high in ((70, 90), (40, 56))
+    )
+    labels = torch.arange(count) % 6 % 4 % 3
+    labels = labels[torch.randperm(count, generator=generator)]
+    real = centres[labels] + _normal(generator, count, 2)
     # two classes of three, one of them rare
-    which = (torch.rand(90, generator=generator) < 0.2).long()
-    samples = centres[which] + 0.8 * _normal(generator, 90, 2)
+    which = torch.randperm(3, generator=generator)[:2][(torch.rand(few, generator=generator) < 0.2).long()]
+    samples = centres[which] + 0.8 * _normal(generator, few, 2)
     return samples, real, labels, int(torch.randint(2, 5, (), generator=generator))
 
 
@@ -177,6 +212,19 @@ def _shares(hit: Tensor, labels: Tensor) -> Tensor:
 def _missing(samples, real, labels, k):
     radius = _kth(torch.cdist(real, real), k)
     return _shares((torch.cdist(real, samples) <= radius[:, None]).any(1), labels)
+
+
+def _covered_if(
+    held=lambda near: near.any(1), radius=lambda samples, real, k: _kth(torch.cdist(real, real), k)
+) -> Callable:
+    """Coverage with the radius, or what covers a ball, replaced; `held` gets which samples are near: (M, n)."""
+
+    def attempt(samples, real, labels, k):
+        edge = radius(samples, real, k)
+        edge = edge[:, None] if edge.ndim else edge
+        return _shares(held(torch.cdist(real, samples) <= edge).double(), labels)
+
+    return attempt
 
 
 def _missing_itself(samples, real, labels, k):
@@ -213,6 +261,7 @@ def _missing_own_class(samples, real, labels, k):
 # --- a fair comparison
 
 TWICE = 1.96
+VERDICTS = ("better", "worse", "cannot say", "not comparable")
 _ALIKE = {"count": 1000, "features": "classifier", "reference": "test"}
 
 
@@ -235,6 +284,10 @@ def _claim_inputs(generator: torch.Generator) -> tuple:
         if abs(abs(z) - TWICE) > 0.01:
             pairs.append((a, b))
     close = [(a := report(), _away(a, z, 0.01 + 0.03 * draw())) for z in (-1.965, 1.965, -1.9595, 1.9595)]
+    # where the square of the error is wider, and nothing is not
+    close.append((a := report(), _away(a, 0.015, a["error"])))
+    close.append((a := dict(report(), error=0.039), _away(a, 0.09, 0.039)))
+    close.append((a := report(), dict(a, error=0.02)))
     # between 2.576 and what two intervals that do not touch ask for
     strict = (a := report(), _away(a, 2.68, a["error"]))
     # with errors of 0 and 1 / 32 no way to compute it rounds
@@ -265,6 +318,30 @@ def _claim_of(
     return attempt
 
 
+MEASURED = ("count", "features", "reference")
+
+
+def _claim_if(different: Callable) -> Callable:
+    """The answer with another word for what cannot be compared."""
+    plain = _claim_of(keys=())
+    return lambda a, b: "not comparable" if different(a, b) else plain(a, b)
+
+
+def _claim_late(a, b):
+    said = _claim_of(keys=())(a, b)
+    return said if said == "cannot say" else _claim_of()(a, b)
+
+
+def _claim_one_way(sign: int) -> Callable:
+    """A difference without its size: what is negative is always within the error."""
+
+    def attempt(a, b):
+        said = _claim_of()(a, b)
+        return "cannot say" if said in VERDICTS[:2] and sign * (a["value"] - b["value"]) < 0 else said
+
+    return attempt
+
+
 def _claim(a, b):
     return _claim_of()(a, b)
 
@@ -273,6 +350,8 @@ def _claim_explain(arguments: tuple, got: tuple, wanted: tuple) -> str:
     for (a, b), mine, right in zip(arguments[0], got, wanted, strict=True):
         if mine is None:
             return f"a is {_report(a)}, b is {_report(b)}. {NO_RETURN}"
+        if mine not in VERDICTS:
+            return f"a is {_report(a)}, b is {_report(b)}: you say {shown(mine)}, which is none of the four texts."
         if mine != right:
             return f"a is {_report(a)}, b is {_report(b)}: you say {shown(mine)}, and it is {right!r}."
     return ""
@@ -310,11 +389,45 @@ EXERCISES = (
                 "The mean is right. A matrix that moves the points enters their covariance twice, once from either side.",
                 _halfway_with(_one_sided),
             ),
+            Slip("The mean is right. That is the covariance matrix at the other end.", _halfway_with(lambda S, S2: S2)),
+            Slip("The mean is right. That is the covariance matrix at the beginning.", _halfway_with(lambda S, S2: S)),
+            Slip(
+                "The mean is right. The middle of two points is half of their sum, on both sides of S: a factor 1/2 is missing.",
+                _halfway_with(lambda S, S2: 4 * _between(S, _best_map(S, S2))),
+                (_halfway_with(lambda S, S2: 2 * _between(S, _best_map(S, S2))),),
+            ),
+            Slip(
+                "The mean is right. That is the matrix that moves the points. Their covariance has S between it and its transpose.",
+                _halfway_with(lambda S, S2: (torch.eye(len(S), dtype=S.dtype) + _best_map(S, S2)) / 2),
+                (_halfway_with(_best_map),),
+            ),
+            Slip(
+                "The mean is right. In A the inverse roots of S are missing on both sides.",
+                _halfway_with(lambda S, S2: _between(S, _root(_root(S) @ S2 @ _root(S)))),
+            ),
+            Slip(
+                "The mean is right. The root of a matrix was taken entry by entry. It is the matrix whose product with itself is S.",
+                _halfway_with(lambda S, S2: ((S.sqrt() + S2.sqrt()) / 2).square()),
+                (
+                    _halfway_with(lambda S, S2: _mean_of_entry_roots(S, S2, False)),
+                    _halfway_with(lambda S, S2: _mean_of_entry_roots(S, S2, True)),
+                ),
+            ),
+            Slip(
+                "The mean is right. Only the diagonals were used. The two matrices do not have the same axes, and these are not the axes of the space.",
+                _halfway_with(lambda S, S2: torch.diag(((S.diagonal().sqrt() + S2.diagonal().sqrt()) / 2) ** 2)),
+                (_halfway_with(lambda S, S2: torch.diag((S.diagonal() + S2.diagonal()) / 2)),),
+            ),
+            Slip(
+                "The mean is right. That is a mean of precisions, and no move of points.",
+                _halfway_with(lambda S, S2: torch.linalg.inv((torch.linalg.inv(S) + torch.linalg.inv(S2)) / 2)),
+            ),
+            Slip("The covariance matrix is right. The mean is the sum of the two, and half of it is the middle.", lambda m, S, m2, S2: (m + m2, _halfway(m, S, m2, S2)[1])),
             Slip(
                 "The mean is right. Half of A was used. The middle of x and y keeps half of x, too.",
                 _halfway_with(lambda S, S2: S2 / 4),
             ),
-            Slip("That is the law at the other end. Go half of the way.", lambda m, S, m2, S2: (m2, S2)),
+            Slip("That is the distribution at the other end. Go half of the way.", lambda m, S, m2, S2: (m2, S2)),
             Slip(
                 "The covariance matrix is right. The mean is half of the way itself: begin it at m.",
                 lambda m, S, m2, S2: ((m2 - m) / 2, _halfway(m, S, m2, S2)[1]),
@@ -341,8 +454,19 @@ EXERCISES = (
                 _kernel_distance(pairs=False),
             ),
             Slip("The cross term counts twice.", _kernel_distance(cross=1)),
-            Slip("It looks as if the scalar product was not divided by D.", _kernel_distance(scaled=False)),
-            Slip("The kernel is a third power.", _kernel_distance(power=2)),
+            Slip("It looks as if the scalar product was not divided by D.", _kernel_distance(kernel=lambda a, b: (a @ b.T + 1) ** 3)),
+            Slip("It looks as if the scalar product was divided by the root of D.", _kernel_distance(kernel=lambda a, b: (a @ b.T / a.shape[1] ** 0.5 + 1) ** 3)),
+            Slip("It looks as if the scalar product was divided by the number of points. D is the number of features.", _kernel_distance(kernel=lambda a, b: (a @ b.T / len(a) + 1) ** 3), (_kernel_distance(kernel=lambda a, b: (a @ b.T / len(b) + 1) ** 3),)),
+            Slip("The kernel is a third power.", _kernel_distance(kernel=lambda a, b: (a @ b.T / a.shape[1] + 1) ** 2), (_kernel_distance(kernel=lambda a, b: a @ b.T / a.shape[1] + 1),)),
+            Slip("In the kernel the 1 is missing.", _kernel_distance(kernel=lambda a, b: (a @ b.T / a.shape[1]) ** 3)),
+            Slip("In the kernel only the scalar product is divided by D, and not the 1.", _kernel_distance(kernel=lambda a, b: ((a @ b.T + 1) / a.shape[1]) ** 3)),
+            Slip("That is another kernel, of distances. The one that is asked for is a third power of a scalar product.", _kernel_distance(kernel=lambda a, b: (-torch.cdist(a, b).square() / 2).exp()), (_kernel_distance(kernel=lambda a, b: (-torch.cdist(a, b).square()).exp()), _kernel_distance(kernel=lambda a, b: (-torch.cdist(a, b).square() / (2 * a.shape[1])).exp()))),
+            Slip("The cross term is subtracted, and not added.", _kernel_distance(cross=-2), (_kernel_distance(cross=-1),)),
+            Slip("Every point of one set meets every point of the other. It looks as if pairs of the same number were left out there as well.", _without_one),
+            Slip("The sign of the value is lost. An estimate without bias falls below 0 now and then.", lambda x, y: _kernel_distance()(x, y).abs(), (lambda x, y: _kernel_distance()(x, y).clamp(min=0), lambda x, y: _kernel_distance()(x, y).abs().sqrt(), lambda x, y: _kernel_distance()(x, y).clamp(min=0).sqrt())),
+            Slip("One of the three terms is missing: points of x with each other, points of y with each other, and x with y.", lambda x, y: _kernel_distance(cross=0)(x, y), (lambda x, y: _one_within(x) - 2 * _cross(x, y), lambda x, y: _one_within(y) - 2 * _cross(x, y))),
+            Slip("The pairs of a set were counted once, and divided as if they were counted twice.", lambda x, y: (_one_within(x) + _one_within(y)) / 2 - 2 * _cross(x, y)),
+            Slip("In the cross term there are n M pairs.", lambda x, y: _one_within(x) + _one_within(y) - 2 * _cross(x, y) * len(y) / len(x), (lambda x, y: _one_within(x) + _one_within(y) - 2 * _cross(x, y) * len(x) / len(y), lambda x, y: _one_within(x) + _one_within(y) - 2 * _cross(x, y) * len(x) * len(y))),
             Slip("The pairs of a point with itself are counted in the sum, and not in the number.", _kernel_distance(diagonal=True)),
         ),
         _kernel_inputs,
@@ -356,12 +480,24 @@ EXERCISES = (
         (
             Slip("That is the share of the means. The widths are estimated too.", _floor_of(width=0)),
             Slip("That is the share of the widths. The means are estimated too.", _floor_of(mean=0)),
-            Slip("Both sets are finite, and both have a bias.", _floor_of(sets=lambda n, M: 1 / n)),
+            Slip("Both sets are finite, and both have a bias.", _floor_of(sets=lambda n, M: 1 / n), (_floor_of(sets=lambda n, M: 1 / M), _floor_of(sets=lambda n, M: max(1 / n, 1 / M)), _floor_of(sets=lambda n, M: min(1 / n, 1 / M)))),
             Slip("The two sets' biases add. Two sets of n and M are not one set of n + M.", _floor_of(sets=lambda n, M: 1 / (n + M))),
             Slip(
                 "The square of a coordinate varies twice as much as the product of two different ones, if their variances are equal: look at i = j.",
-                _floor_of(twice=False),
+                _floor_of(twice=0),
             ),
+            Slip("For i = j the variance is twice as large, and for all other pairs it is not.", _floor_of(all_pairs=2, twice=0)),
+            Slip("It looks as if only pairs of different i and j were summed.", _floor_of(twice=-1)),
+            Slip("It looks as if only i = j was summed. The estimated covariances between different axes miss as well.", _floor_of(all_pairs=0, twice=2)),
+            Slip("The half in front of the double sum is missing.", _floor_of(width=2)),
+            Slip("The two sets' biases add. It looks as if 1/n and 1/M were multiplied.", _floor_of(sets=lambda n, M: 1 / (n * M))),
+            Slip("It looks as if the two biases were subtracted. The two sets miss independently, and the misses add.", _floor_of(sets=lambda n, M: 1 / n - 1 / M), (_floor_of(sets=lambda n, M: abs(1 / n - 1 / M)),)),
+            Slip("It looks as if both sets had n pictures, or both M.", _floor_of(sets=lambda n, M: 2 / n), (_floor_of(sets=lambda n, M: 2 / M), _floor_of(sets=lambda n, M: 4 / (n + M)))),
+            Slip("It looks as if n - 1 was used for n. To first order the floor goes with 1/n.", _floor_of(sets=lambda n, M: 1 / (n - 1) + 1 / (M - 1))),
+            Slip("It looks as if standard deviations were used. lambda is a variance.", _floor_of(own=lambda S: torch.linalg.eigvalsh(S).sqrt())),
+            Slip("It looks as if lambda was squared: the eigenvalues of S are variances already.", _floor_of(own=lambda S: torch.linalg.eigvalsh(S).square())),
+            Slip("D (D + 5) / 4 is for the covariance matrix 1. This one has other axes.", _floor_of(own=lambda S: torch.ones(len(S), dtype=S.dtype))),
+            Slip("That is kappa. It is to be multiplied by 1/n + 1/M.", _floor_of(sets=lambda n, M: 1)),
             Slip(
                 "It looks as if the diagonal of S was used. The formula needs the variances along its own axes, the eigenvalues.",
                 _floor_of(own=lambda S: S.diagonal()),
@@ -372,12 +508,12 @@ EXERCISES = (
             ),
         ),
         _floor_inputs,
-        _floor_run,
-        explain=lambda arguments, got, wanted: "It is {}, should be {}.".format(*apart(got / 1e3, wanted / 1e3)),
+        # a floor is a small number
+        tolerance=2e-7,
     ),
     Exercise(
         "metrics.missing",
-        "Coverage, class by class",
+        "Which digit is missing?",
         _missing,
         (
             Slip(
@@ -388,22 +524,35 @@ EXERCISES = (
                 "Those are the balls of the samples: recall, class by class. Coverage takes the balls of the real points.",
                 _missing_swapped,
             ),
+            Slip("Those are the shares that are not covered.", lambda *given: 1 - _missing(*given)),
+            Slip("The point itself is not counted among its neighbours already: it looks as if it was left out twice.", lambda samples, real, labels, k: _missing(samples, real, labels, k + 1)),
+            Slip("It looks as if a ball had to hold all samples. One is enough.", _covered_if(lambda near: near.all(1))),
+            Slip("It looks as if the share of the samples in a ball was averaged. A ball holds a sample or it does not.", _covered_if(lambda near: near.double().mean(1))),
+            Slip("It looks as if the samples in each ball were counted. A ball holds a sample or it does not.", _covered_if(lambda near: near.double().sum(1))),
+            Slip("It looks as if all balls had one radius. Each real point has its own.", _covered_if(radius=lambda samples, real, k: _kth(torch.cdist(real, real), k).mean()), (_covered_if(radius=lambda samples, real, k: _kth(torch.cdist(real, real), k).median()),)),
+            Slip("The distance to the k-th neighbour was squared, or not rooted, on one side of the comparison.", _covered_if(radius=lambda samples, real, k: _kth(torch.cdist(real, real), k).square()), (_covered_if(radius=lambda samples, real, k: _kth(torch.cdist(real, real), k).sqrt()),)),
+            Slip(
+                "Every ball holds a sample, so the radius is too large. It is the distance to the k-th nearest real point, not to a sample and not to the far end of the cloud.",
+                _covered_if(radius=lambda samples, real, k: _kth(torch.cdist(real, samples), k)),
+            ),
+            Slip("It looks as if the covered points of a class were divided by all covered points. A class is divided by its own real points.", lambda samples, real, labels, k: (counts := _missing_counts(samples, real, labels, k)) / counts.sum()),
+            Slip("The first class or the last is left out: there is one entry for each of 0, 1, ..., labels.max().", lambda *given: _missing(*given)[:-1], (lambda *given: _missing(*given)[1:],)),
+            Slip("That is one share for all classes together.", lambda samples, real, labels, k: _missing_whole(samples, real, labels, k)[0]),
             Slip("That is how many are covered. Shares are asked for: divide by the number of real points of the class.", _missing_counts),
             Slip("That is the coverage of all real points, once for each class.", _missing_whole),
             Slip("It looks as if the covered points of a class were divided by the number of all real points.", _missing_of_all),
             Slip("It looks as if each class had its balls to itself. The radius is that to the k-th real neighbour of any class.", _missing_own_class),
         ),
         _missing_inputs,
-        trials=4,
     ),
     Exercise(
         "metrics.claim",
         "When may you claim it?",
         _claim,
         (
-            Slip("Some of these pairs have different numbers of samples.", _claim_of(keys=("features", "reference"))),
-            Slip("Some of these pairs have different features.", _claim_of(keys=("count", "reference"))),
-            Slip("Some of these pairs have different real images.", _claim_of(keys=("count", "features"))),
+            Slip("Some of these pairs have different numbers of samples, and are not comparable.", _claim_of(keys=("features", "reference"))),
+            Slip("Some of these pairs have different features, and are not comparable.", _claim_of(keys=("count", "reference"))),
+            Slip("Some of these pairs have different real images, and are not comparable.", _claim_of(keys=("count", "features"))),
             Slip(
                 "It looks as if you ask for two intervals that do not touch. That is too strict: errors of independent measurements add as squares.",
                 _claim_of(width=lambda a, b: a + b),
@@ -414,6 +563,15 @@ EXERCISES = (
                 tuple(_claim_of(times=times) for times in (1, 1.645, 2.576, 3)),
             ),
             Slip("A difference of exactly 1.96 standard errors is within it.", _claim_of(within=lt)),
+            Slip("None of the pairs is called not comparable. One difference in how they were measured is enough.", _claim_of(keys=())),
+            Slip("It looks as if the difference was looked at first. Ask first whether the two can be compared.", _claim_late),
+            Slip("It looks as if `value` or `error` had to be the same for a comparison. Only how it was measured has to be.", _claim_if(lambda a, b: a["value"] != b["value"] or a["error"] != b["error"]), (_claim_if(lambda a, b: a["error"] != b["error"] or any(a[key] != b[key] for key in MEASURED)),)),
+            Slip("It looks as if the larger of the two errors was used. Errors of independent measurements add as squares.", _claim_of(width=max)),
+            Slip("It looks as if the smaller of the two errors was used. Errors of independent measurements add as squares.", _claim_of(width=min)),
+            Slip("It looks as if variances were added and no root was taken.", _claim_of(width=lambda a, b: a**2 + b**2)),
+            Slip("It looks as if a mean of the two errors was used. The error of a difference is larger than either: errors of independent measurements add as squares.", _claim_of(width=lambda a, b: (a + b) / 2), (_claim_of(width=lambda a, b: math.sqrt((a * a + b * b) / 2)),)),
+            Slip("It looks as if the squares of the two errors were subtracted. They add.", _claim_of(width=lambda a, b: math.sqrt(abs(a * a - b * b)))),
+            Slip("A difference in one of the two directions is never seen: compare its size, without the sign.", _claim_one_way(1), (_claim_one_way(-1),)),
             Slip("It looks as if the errors were not used.", _claim_of(width=lambda a, b: 0.0)),
             Slip("It looks as if only the error of one of the two was used.", _claim_of(width=lambda a, b: a)),
             Slip("A distance is better when it is smaller.", _claim_of(sign=-1)),

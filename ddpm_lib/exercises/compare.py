@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .results import Calls, Other, Unfit, fitted
 
+Tolerance = float | tuple[float, ...]
+"""Largest |difference| / (1 + |answer|); in a tuple, one for each value of an answer that has several."""
 NO_RETURN = "It returns None: is there a `return` missing?"
 
 
@@ -33,44 +35,56 @@ def number(value: object, where: str = "") -> float:
     return shaped(value, torch.zeros((), dtype=torch.float64), where).item()
 
 
-def shaped(value: object, like: Tensor, where: str = "") -> Tensor:
+def shaped(value: object, like: Tensor, where: str = "", finite: bool = False) -> Tensor:
     """The real numbers that an attempt returned, in the shape of `like`, as a tensor. Raises Unfit if they are none."""
     tensor = fitted(value, like)
-    text = NO_RETURN if value is None else _of_other_form(tensor, like)
+    text = NO_RETURN if value is None else _of_other_form(tensor, like) or (finite and _of_no_numbers(tensor))
     if text:
         raise Unfit(f"{where}: {text}" if where else text)
     return tensor
 
 
-def same(a: object, b: object, tolerance: float) -> bool:
+def of_parts(tolerance: Tolerance, count: int) -> tuple[float, ...]:
+    """The tolerance of each of so many parts."""
+    if not isinstance(tolerance, tuple):
+        return (tolerance,) * count
+    return tolerance if len(tolerance) == count else (min(tolerance),) * count
+
+
+def same(a: object, b: object, tolerance: Tolerance) -> bool:
     """Whether two fitted values are equal up to a tolerance; NaN is equal to NaN."""
     return not difference(a, b, tolerance, equal_nan=True)
 
 
 def difference(
-    got: object, wanted: object, tolerance: float, equal_nan: bool = False, reveal: bool = True
+    got: object, wanted: object, tolerance: Tolerance, equal_nan: bool = False, reveal: bool = True
 ) -> str:
     """In what a fitted value differs from the fitted answer, or "".
 
-    tolerance: largest |difference| / (1 + |answer|). reveal: whether the text may hold the answer.
+    reveal: whether the text may hold the answer.
     """
     if isinstance(wanted, Tensor) and wanted.is_meta:
         # no answer is: here an attempt is compared with itself or with a slip
         alike = isinstance(got, Tensor) and got.is_meta and got.shape == wanted.shape
         return "" if alike else "It is another tensor."
     if isinstance(wanted, Tensor):
-        return _of_other_form(got, wanted) or _of_other_numbers(got, wanted, tolerance, equal_nan, reveal)
+        (allowed,) = of_parts(tolerance, 1)
+        return _of_other_form(got, wanted) or _of_other_numbers(got, wanted, allowed, equal_nan, reveal)
     if not isinstance(wanted, dict | tuple):
         right = type(got) is type(wanted) and got == wanted
         return "" if right else f"{shown(got)} is not right.{_advice(got)}"
     text = _of_other_parts(got, wanted)
     if text:
         return text
-    for name, mine, true in _parts(got, wanted):
-        text = difference(mine, true, tolerance, equal_nan, reveal)
-        if text:
-            return f"{name}: {NO_RETURN if mine is None and isinstance(wanted, Calls) else text}"
-    return ""
+    found = ""
+    for (name, mine, true), each in zip(_parts(got, wanted), of_parts(tolerance, len(wanted)), strict=True):
+        text = difference(mine, true, each, equal_nan, reveal)
+        # what is no number, or of another form, before numbers that differ
+        if text and (not found or equal_nan or not comparable(mine, true)):
+            found = f"{name}: {NO_RETURN if mine is None and isinstance(wanted, Calls) else text}"
+            if equal_nan or not comparable(mine, true):
+                break
+    return found
 
 
 def _of_other_parts(got: object, wanted: dict | tuple) -> str:
@@ -112,15 +126,22 @@ def _of_other_form(got: object, wanted: Tensor) -> str:
     return ""
 
 
+def _of_no_numbers(got: Tensor) -> str:
+    """Whether some are NaN or infinite."""
+    if got.isfinite().all():
+        return ""
+    if not got.ndim:
+        return f"It is {got.item()}."
+    return f"{int((~got.isfinite()).sum())} of {got.numel()} numbers are NaN or infinite."
+
+
 def _of_other_numbers(got: Tensor, wanted: Tensor, tolerance: float, equal_nan: bool, reveal: bool) -> str:
     whole = not (got.is_floating_point() or got.is_complex() or got.dtype == torch.bool)
     if got.is_complex():
         got, wanted = torch.view_as_real(got), torch.view_as_real(wanted)
     got, wanted = got.double(), wanted.double()
-    if not equal_nan and not got.isfinite().all():
-        if not got.ndim:
-            return f"It is {got.item()}."
-        return f"{int((~got.isfinite()).sum())} of {got.numel()} numbers are NaN or infinite."
+    if not equal_nan and (text := _of_no_numbers(got)):
+        return text
     error = (got - wanted).abs() / (1 + wanted.abs())
     if equal_nan:
         error = error.masked_fill((got == wanted) | (got.isnan() & wanted.isnan()), 0)

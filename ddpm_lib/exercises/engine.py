@@ -18,6 +18,7 @@ import torch
 
 from . import progress
 from .attempts import Attempt, in_words
+from .compare import Tolerance
 from .marking import mark
 
 LIMIT = 20.0
@@ -43,8 +44,9 @@ class Exercise:
     name: "topic.task". answer: a function like the one asked for, or the value asked for (a number, a text,
     a tensor, a tuple or a dict of them). slips: known wrong attempts; they are told apart by what they return.
     inputs: Generator -> the arguments of one trial; functions only. run: how an attempt is tried on them,
-    by default a call; it may return anything that can be compared: statistics of many calls for instance, or
-    `Calls`. What attempt(...) returns in it is plain (see `results`). tolerance: largest |difference| / (1 + |answer|).
+    by default a call; it may return anything that can be compared: `Findings`, such as statistics of many calls, or
+    `Calls`. What attempt(...) returns in it is plain (see `results`). tolerance: largest |difference| / (1 + |answer|),
+    or one for each of several values.
     explain: (arguments, got, wanted) -> what is wrong in words of the exercise, or "" for the usual words. It
     gets what has the form of the answer and is finite, with all numbers as tensors in float64.
     trials: how many fresh inputs an attempt is tried on.
@@ -56,7 +58,7 @@ class Exercise:
     slips: tuple[Slip, ...]
     inputs: Callable[[torch.Generator], tuple] = lambda generator: ()
     run: Callable[[Attempt, tuple], object] = lambda attempt, arguments: attempt(*arguments)
-    tolerance: float = 1e-5
+    tolerance: Tolerance = 1e-5
     explain: Callable[[tuple, object, object], str] = lambda arguments, got, wanted: ""
     trials: int = 3
 
@@ -89,7 +91,9 @@ def check(name: str, attempt: object, record: bool = True, limit: float = LIMIT)
     exercise = find(name)
     try:
         verdict = Verdict(name, *mark(exercise, attempt, limit))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         reason = " ".join(in_words(error).split())
         verdict = Verdict(
             name, "not marked", f"could not be marked. That is our mistake and not yours ({reason})."
@@ -97,7 +101,7 @@ def check(name: str, attempt: object, record: bool = True, limit: float = LIMIT)
     if record and verdict.status in ("correct", "not yet"):
         try:
             progress.keep(name, bool(verdict))
-        except (OSError, ValueError) as error:
+        except Exception as error:
             warnings.warn(f"your progress could not be kept: {error}", stacklevel=2)
     return verdict
 

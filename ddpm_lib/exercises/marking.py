@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import inspect
 import secrets
+from collections.abc import Iterator
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def mark(exercise: Exercise, attempt: object, limit: float) -> tuple[str, str]:
-    """The status and the text of a verdict. What the reader's code does, it does not raise, but for KeyboardInterrupt."""
+    """The status and the text of a verdict. Nothing that the reader's code does raises, except KeyboardInterrupt."""
     with undisturbed():
         generator = torch.Generator().manual_seed(secrets.randbits(62))
         trials = [
@@ -44,7 +45,7 @@ def mark(exercise: Exercise, attempt: object, limit: float) -> tuple[str, str]:
             return "not attempted", "not attempted yet."
         got = [fitted(result, true) for result, true in zip(got, wanted, strict=True)]
         text = _judged(exercise, trials, wanted, got, fitted(again, wanted[0]))
-        named = text in {slip.hint for slip in exercise.slips}
+        named = text.startswith(tuple(slip.hint for slip in exercise.slips))
         if text and not named and not any(isinstance(each, Failed) for each in got):
             text += _about_overwriting(mine)
         return ("not yet", f"not yet. {text}") if text else ("correct", "correct.")
@@ -153,17 +154,53 @@ def _judged(exercise: Exercise, trials: list[tuple], wanted: list, got: list, ag
             "Called twice with the same arguments, it gives two answers. Draw no random numbers of your own, and keep "
             "nothing from one call to the next: all that you need is passed in."
         )
-    if all(map(comparable, got, wanted)):
-        text = suspects.too_coarse(got, wanted)
-        if callable(exercise.answer):
-            text = text or suspects.relation(got, wanted, exercise.tolerance)
-        if text:
-            return text
+    text = _in_any_exercise(exercise, trials, wanted, got)
+    if text:
+        return text
     first = next(place for place, problem in enumerate(problems) if problem)
     text = _in_its_words(exercise, trials[first], got[first], wanted[first])
     if not text and callable(exercise.answer) and all(map(comparable, got, wanted)):
-        text = suspects.factor(got, wanted, exercise.tolerance)
+        text = suspects.regularity(got, wanted, exercise.tolerance)
     return text or problems[first]
+
+
+def _in_any_exercise(exercise: Exercise, trials: list[tuple], wanted: list, got: list) -> str:
+    """What may be wrong in any exercise, or ""."""
+    if any(isinstance(each, Failed) for each in got):
+        return ""
+    fixed = not callable(exercise.answer)
+    # of an answer that does not change this says nothing that is not known
+    text = suspects.arrangement(got, wanted, exercise.tolerance)
+    if text or not all(map(comparable, got, wanted)):
+        return text
+    text = _coarse_slip(exercise, trials, wanted, got) or suspects.too_coarse(got, wanted)
+    if text or fixed:
+        return text
+    text = suspects.relation(got, wanted, exercise.tolerance)
+    if not text and suspects.size_of(got) > 0.3:
+        for found in suspects.coarse(got):
+            text = suspects.relation(got, wanted, found.tolerance)
+            if text:
+                return f"{text} {_also_coarse(found)}"
+    return text
+
+
+def _coarse_slip(exercise: Exercise, trials: list[tuple], wanted: list, got: list) -> str:
+    """The hint for the slip that the results come from by rounding, or ""."""
+    for found in suspects.coarse(got):
+        # the right ones must be far away
+        nearest, hint = min(found.tolerance, suspects.distance(got, wanted) / 3), ""
+        for slip, results in _slips_tried(exercise, trials, wanted):
+            away = suspects.distance(got, results)
+            if away < nearest:
+                nearest, hint = away, slip.hint
+        if hint:
+            return f"{hint} {_also_coarse(found)}"
+    return ""
+
+
+def _also_coarse(found: suspects.Coarse) -> str:
+    return f"It also looks as if it was {found.words}, which is too coarse."
 
 
 def _problem(exercise: Exercise, got: object, wanted: object) -> str:
@@ -177,13 +214,26 @@ def _problem(exercise: Exercise, got: object, wanted: object) -> str:
 
 def _known_slip(exercise: Exercise, trials: list[tuple], wanted: list, got: list) -> str:
     def gives(attempt: object, arguments: tuple, true: object, mine: object) -> bool:
-        return _same(exercise, fitted(_tried(exercise, Attempt(attempt), arguments), true), mine)
+        return _same(exercise, _slipped(exercise, attempt, arguments, true), mine)
 
     for slip in exercise.slips:
         for attempt in (slip.attempt, *slip.also):
             if all(gives(attempt, *each) for each in zip(trials, wanted, got, strict=True)):
                 return slip.hint
     return ""
+
+
+def _slips_tried(exercise: Exercise, trials: list[tuple], wanted: list) -> Iterator[tuple]:
+    """(slip, its results) for every slip that has any."""
+    for slip in exercise.slips:
+        for attempt in (slip.attempt, *slip.also):
+            results = [_slipped(exercise, attempt, *each) for each in zip(trials, wanted, strict=True)]
+            if not any(isinstance(each, Failed) for each in results):
+                yield slip, results
+
+
+def _slipped(exercise: Exercise, attempt: object, arguments: tuple, true: object) -> object:
+    return fitted(_tried(exercise, Attempt(attempt), arguments), true)
 
 
 def _same(exercise: Exercise, a: object, b: object) -> bool:

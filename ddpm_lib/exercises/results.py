@@ -31,6 +31,10 @@ class Calls(dict):
     """What several calls of an attempt returned: words like "At t = 3" -> result."""
 
 
+class Findings(tuple):
+    """What was seen of an attempt, where that is not what it returned: no hint speaks of "Value 1" of it."""
+
+
 @dataclass(frozen=True)
 class Other:
     """A result that holds nothing to compare. advice: what to do about it."""
@@ -71,7 +75,8 @@ class _Reading:
         if isinstance(value, GeneratorType | CoroutineType | AsyncGeneratorType):
             return _unfinished(value)
         if isinstance(value, tuple | list | range | deque | KeysView | ValuesView | Iterator):
-            return tuple(self.plain(each) for each in value)
+            inside = tuple(self.plain(each) for each in value)
+            return Findings(inside) if type(value) is Findings else inside
         if hasattr(type(value), "__array__"):
             return self._array(np.array(value))
         if hasattr(type(value), "__float__"):
@@ -144,16 +149,27 @@ def fitted(got: object, wanted: object) -> object:
         if isinstance(got, Tensor) and got.ndim and len(got) == len(wanted):
             got = tuple(got)
         alike = isinstance(got, tuple) and len(got) == len(wanted)
-        return tuple(map(fitted, got, wanted)) if alike else got
+        return type(wanted)(map(fitted, got, wanted)) if alike else got
     if isinstance(wanted, bool):
         return got.item() == 1 if isinstance(got, Tensor) and _one_truth(got) else got
     if not isinstance(wanted, Tensor | int | float | complex):
         return got
     tensor = _stacked(got)
-    if tensor is None:
+    if tensor is None or _are_several(got, wanted):
         return got
-    # one number may come in any shape
-    return tensor.reshape(()) if not np.ndim(wanted) and tensor.numel() == 1 else tensor
+    # one number may come in any shape, and in a list of numbers each may
+    if not np.ndim(wanted) and tensor.numel() == 1:
+        return tensor.reshape(())
+    singles = isinstance(got, tuple) and np.ndim(wanted) == 1 and tensor.shape == (*wanted.shape, 1)
+    return tensor.flatten() if singles else tensor
+
+
+def _are_several(got: object, wanted: object) -> bool:
+    """Whether these are several tensors where one is wanted, and not the rows of it."""
+    rows = getattr(wanted, "ndim", 0)
+    if not rows or not isinstance(got, tuple):
+        return False
+    return any(isinstance(each, Tensor) and each.ndim >= rows and each.numel() > 1 for each in got)
 
 
 def _one_truth(got: Tensor) -> bool:
@@ -195,7 +211,7 @@ def in_double(value: object) -> object:
     if isinstance(value, dict):
         return type(value)({key: in_double(each) for key, each in value.items()})
     if isinstance(value, tuple):
-        return tuple(map(in_double, value))
+        return type(value)(map(in_double, value))
     if isinstance(value, Tensor) and value.dtype != torch.bool:
         return value.to(torch.complex128 if value.is_complex() else torch.float64)
     return value

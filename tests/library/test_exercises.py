@@ -57,10 +57,9 @@ def test_the_answer_is_correct(exercise):
 
 @pytest.mark.parametrize(("exercise", "slip"), SLIPS, ids=by_name)
 def test_a_known_slip_gets_its_own_hint_and_no_other(exercise, slip):
-    for _ in range(2):
-        for attempt in (slip.attempt, *slip.also):
-            verdict = check(exercise.name, attempt)
-            assert verdict.status == "not yet" and verdict.text == f"not yet. {slip.hint}"
+    for attempt in (slip.attempt, *slip.also):
+        verdict = check(exercise.name, attempt)
+        assert verdict.status == "not yet" and verdict.text == f"not yet. {slip.hint}"
 
 
 # --- the exercises in the chapters
@@ -240,11 +239,8 @@ def test_a_loop_without_end_is_stopped(attempt):
 
 
 def test_the_readers_own_interrupt_is_theirs():
-    def interrupted(x0, t, eps):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        check("chain.noising", interrupted)
+        check("chain.noising", lambda x0, t, eps: signal.raise_signal(signal.SIGINT))
 
 
 def test_a_loop_is_stopped_where_interrupts_are_ignored():
@@ -307,7 +303,7 @@ def test_noise_of_ones_own():
 
 def test_wrong_shapes_types_and_numbers_are_described():
     tell = lambda change: said("chain.noising", lambda *a: change(in_place(*a)))  # noqa: E731
-    assert "The shape is (3, 6), should be (6, 3)" in tell(lambda x: x.T)
+    assert "The shape is (3, 6), should be (6, 3)" in tell(lambda x: 2 * x.T)
     assert "It should be a tensor of shape (6, 3), and is a text" in tell(lambda x: "x")
     assert "2 of 18 numbers are NaN or infinite" in tell(
         lambda x: x.flatten().index_fill(0, torch.tensor([0, 5]), torch.nan).view(6, 3)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 import warnings
@@ -114,12 +115,23 @@ def test_an_exception_is_named_with_its_text_and_its_line():
     assert "SystemExit: enough\n  in <lambda>, line " in text and 'sys.exit("enough")' in text
 
 
-def test_the_readers_own_interrupt_goes_through():
-    def attempt(x0, t, eps):
-        raise KeyboardInterrupt
+def test_only_the_readers_own_interrupt_goes_through():
+    with pytest.raises(KeyboardInterrupt):
+        check("chain.noising", lambda x0, t, eps: signal.raise_signal(signal.SIGINT))
+
+    def passed_on(x0, t, eps):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise
 
     with pytest.raises(KeyboardInterrupt):
-        check("chain.noising", attempt)
+        check("chain.noising", passed_on)
+
+    def raised(x0, t, eps):
+        raise KeyboardInterrupt
+
+    assert "Your code raised KeyboardInterrupt" in told("chain.noising", raised)
 
 
 def test_a_deep_recursion_is_told_by_its_ends():
@@ -294,7 +306,7 @@ def test_whatever_is_given_for_a_value_is_described(name, odd):
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda each: each.name)
 def test_no_exercise_fails_on_what_it_did_not_expect(exercise):
-    for odd in ("text", "nothing in a tuple", "ragged", "expanded", "raising"):
+    for odd in ("text", "nothing in a tuple", "ragged", "expanded", "raising", "disguised"):
         value = ODD[odd]()
         if callable(exercise.answer):
             told(exercise.name, lambda *arguments: value)  # noqa: B023
