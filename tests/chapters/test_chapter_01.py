@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+import math
+import re
+
 import pytest
 import torch
 from conftest import cells_of
+from PIL import Image
 
 from ddpm_lib import chain, sampling, schedule
 from ddpm_lib.toy import FiniteSet, shape_points
@@ -24,6 +30,15 @@ def book(cells) -> dict:
     for name in ("tables", "add-noise", "best-guess", "posterior", "the-loop"):
         exec(cells[name], names)
     return names
+
+
+@pytest.fixture(scope="module")
+def outputs() -> dict[str, list]:
+    return {name: cell.get("outputs", []) for name, cell in cells_of("01_from_noise_to_a_picture").items()}
+
+
+def printed(outputs) -> str:
+    return "".join(each["text"] for each in outputs if each["output_type"] == "stream")
 
 
 @pytest.fixture
@@ -59,6 +74,8 @@ def test_the_loop_repeats_the_cells_before_it(cells, book):
                 assert earlier[function](*arguments).equal(book[function](*arguments))
         for table in ("beta", "alpha"):
             assert earlier[table].equal(book[table])
+    # the cell that the reader sees, and the last function of the folded whole
+    assert cells["the-loop"].strip().endswith(cells["draw"].strip())
 
 
 def test_tables_are_the_librarys(book):
@@ -191,13 +208,187 @@ def test_the_step_back_is_bayes_rule_on_a_grid(book, t):
     assert (p * (grid - mean).square()).sum().item() == pytest.approx(variance.item(), abs=1e-8)
 
 
-def test_the_misprint_fails_its_check(cells, book):
-    printed = []
-    names = dict(book, print=lambda *values: printed.append(" ".join(map(str, values))))
-    exec(
-        "def add_noise_misprint" + cells["bug-symptom"].split("def add_noise_misprint")[1].split("\n\n")[0],
-        names,
-    )
+@pytest.fixture(scope="module")
+def misprint(cells, book) -> dict:
+    functions = cells["bug-symptom"].split("bug_generator")[0]
+    names = dict(book, cat=shape_points("cat", 300, torch.Generator().manual_seed(0)))
+    exec(functions, names)
+    return names
+
+
+def test_the_misprint_fails_its_check(cells, misprint):
+    said = []
+    names = dict(misprint, print=lambda *values: said.append(" ".join(map(str, values))))
     exec(cells["bug-check"], names)
-    assert sum("FAILS" in line for line in printed) == 3
-    assert all("FAILS" in line for line in printed[1:4])
+    assert sum("FAILS" in line for line in said) == 3
+    assert all("FAILS" in line for line in said[1:4])
+
+
+def test_the_guess_of_the_misprint_is_exact_for_it(misprint):
+    """Bayes' rule once more, with the misprint's own densities."""
+    cat, t = misprint["cat"].double(), 60
+    x = misprint["add_noise_misprint"](cat[:20], t, torch.zeros(20, 2, dtype=torch.float64)) + 0.3
+    a, variance = misprint["alpha"][t].sqrt(), misprint["alpha_bar"][t]
+    noisy = torch.distributions.MultivariateNormal(a * cat, variance * torch.eye(2, dtype=torch.float64))
+    weights = torch.softmax(noisy.log_prob(x[:, None]), 1)
+    torch.testing.assert_close(
+        misprint["guess_misprint"](x.float(), t), (weights @ cat).float(), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_misprint_draws_a_smear_where_the_right_guess_draws_a_cat(misprint, seed):
+    def end(guess):
+        generator = torch.Generator().manual_seed(seed)
+        return misprint["draw"](guess, torch.randn(100, 2, generator=generator), generator)[0].square().mean()
+
+    assert end(misprint["guess_misprint"]) < 0.15
+    assert end(lambda x, t: misprint["best_guess"](x, t, misprint["cat"])) > 0.7
+
+
+def test_the_words_about_the_misprint(book):
+    ratio = book["alpha_bar"] / (1 - book["alpha_bar"])
+    assert ratio[51] > 1 > ratio[52] and book["alpha_bar"][52].sqrt().item() == pytest.approx(0.71, abs=0.005)
+    # at t = 1, picture and noise of the misprint are equally strong
+    assert (book["alpha"][1] / book["alpha_bar"][1]).item() == pytest.approx(1)
+
+
+def test_pushes_and_jump_are_printed_side_by_side(outputs):
+    rows = [list(map(float, line.split())) for line in printed(outputs["check-jump-code"]).splitlines()[2:]]
+    assert len(rows) == 5 and all(row[1:3] == row[3:5] for row in rows)
+    assert rows[-1][:2] == [200, 0.0055]
+
+
+def test_two_thermometers():
+    precisions = torch.tensor([1 / 1**2, 1 / 2**2])
+    mean = (precisions * torch.tensor([20.0, 23.0])).sum() / precisions.sum()
+    assert mean.item() == pytest.approx(20.6)
+    assert precisions.sum().item() == 1.25 and (1 / precisions.sum()).sqrt().item() == pytest.approx(
+        0.9, abs=0.01
+    )
+
+
+def widths(outputs) -> dict[int, list[float]]:
+    """What the chapter printed: step -> the true variance of four drawings, and beta, in units of beta tilde."""
+    rows = [line.split() for line in printed(outputs["width"]).splitlines()[1:]]
+    return {int(row[0]): list(map(float, row[1:])) for row in rows}
+
+
+def test_the_width_of_a_step_is_what_a_grid_of_origins_gives(cells, book):
+    """Var[x_{t-1} | x_t] from the mixture that it is, point by point, without the formula of the cell."""
+    names = dict(book, shape_points=shape_points, print=lambda *_: None)
+    exec(cells["width"], names)
+    points, t = shape_points("heart", 200, torch.Generator().manual_seed(1)), 5
+    found = names["width_of_step"](points, t, torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(3)
+    x = points[torch.randint(200, (4000,), generator=generator)]
+    x = book["add_noise"](x, t, torch.randn(4000, 2, generator=generator)).double()
+    points = points.double()
+    distance2 = torch.cdist(x, book["alpha_bar"][t].sqrt() * points).square()
+    weights = torch.softmax(-distance2 / (2 * (1 - book["alpha_bar"][t])), 1)
+    means, variance = book["between"](x[:, None], points, t)
+    mean = (weights[..., None] * means).sum(1)
+    spread = (weights[..., None] * (means - mean[:, None]).square()).sum(1).mean()
+    assert found == pytest.approx(1 + (spread / variance).item(), rel=0.03)
+
+
+def test_the_words_about_the_width(cells, outputs, book):
+    table = widths(outputs)
+    assert list(table) == [50, 20, 5, 2]
+    for row in table.values():
+        assert all(1 < each <= row[-1] for each in row[:-1])
+    assert table[50][-1] == 1.03 and table[2][-1] == 3 and 1.8 < min(table[2]) and max(table[2][:-1]) < 2.3
+
+    def step(t, data_variance):
+        """The variance of x_{t-1} given x_t, for normal data of this variance."""
+        bar = book["alpha_bar"][t]
+        factor, known = book["between"](0.0, 1.0, t)[0], book["between"](0.0, 0.0, t)[1]
+        return known + factor**2 * data_variance * (1 - bar) / (bar * data_variance + 1 - bar)
+
+    for t in (2, 50, 200):
+        assert step(t, 1.0).item() == pytest.approx(book["beta"][t].item(), rel=1e-9)
+        assert step(t, 0.0).item() == book["between"](0.0, 0.0, t)[1].item()
+        assert step(t, 2.0) > book["beta"][t]
+    assert (step(50, 2.0) / book["beta"][50] - 1).item() == pytest.approx(0.009, abs=5e-4)
+    assert "0.9 %" in cells["width-saw"]
+
+
+def test_the_film_is_drawn_by_the_page_and_light(outputs):
+    """A canvas is as sharp as the screen; frames stored as pictures would not be."""
+    html = outputs["film"][0]["data"]["text/html"]
+    steps = json.loads(re.search(r'"steps":(\[[\d,]+\])', html)[1])
+    assert 'data-ddpm-figure="scrubber' in html and "data:image/webp" not in html and len(html) < 230_000
+    assert steps == steps[::-1] and (steps[0], max(steps)) == (0, 200)
+
+
+@pytest.fixture
+def dial(cells, book, monkeypatch) -> dict:
+    """The cells of the dial, run as they stand; what draw_own was asked for is kept in "asked"."""
+    widgets = pytest.importorskip("ipywidgets")
+    plt = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(plt, "show", plt.close)
+    from ddpm_lib.plotting import place_colours, plot_points
+
+    names = dict(book, plt=plt, plot_points=plot_points, place_colours=place_colours, asked=[])
+    exec(cells["own-dots"], names)
+    exec(cells["dial"], names)
+    inner = names["draw_own"]
+
+    def draw_own(picture, count, seed):
+        names["asked"].append((picture, count, seed))
+        names["film"], names["points"] = inner(picture, count, seed)
+
+    names["draw_own"] = draw_own
+    names["controls"] = {
+        child.description: child for child in names["mine"].widget.children if hasattr(child, "description")
+    }
+    names["button"] = next(
+        child
+        for child in names["mine"].widget.children
+        if isinstance(child, widgets.Button) and hasattr(child, "click")
+    )
+    return names
+
+
+def test_the_dial_draws_the_word_that_was_typed(dial):
+    dial["controls"]["dots"].value, dial["controls"]["seed"].value = 60, 3
+    assert not dial["asked"]  # a slider alone draws nothing
+    dial["controls"]["word"].value = "I"
+    dial["button"].click()
+    picture, count, seed = dial["asked"][-1]
+    assert (count, seed) == (60, 3) and dial["film"][0].shape == (60, 2)
+    assert picture.height > 1.5 * picture.width  # an I is tall
+    ends, points = dial["film"][0], dial["points"]
+    assert torch.cdist(ends, points).min(1).values.max() < 0.2
+    assert ends[:, 1].std() > 1.5 * ends[:, 0].std()
+
+
+@pytest.mark.parametrize("form", ["ipywidgets 7", "ipywidgets 8"])
+def test_the_dial_takes_the_readers_picture(dial, form):
+    """Black on the right half only: that is where the dots go."""
+    picture = Image.new("RGB", (400, 300), "white")
+    picture.paste("black", (200, 0, 400, 300))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    one = {"name": "a.png", "content": file.getvalue()}
+    dial["mine"](upload={"a.png": one} if form.endswith("7") else (one,), dots=40)
+    assert dial["asked"][0][0].size == (400, 300)
+    dots = dial["dots_of"](picture, 2000, torch.Generator().manual_seed(0))
+    assert dots.mean(0).abs().max() < 1e-5 and dots.square().mean().item() == pytest.approx(1, abs=1e-5)
+    # an even rectangle, 100 wide and 150 high
+    assert (dots[:, 1].std() / dots[:, 0].std()).item() == pytest.approx(1.5, rel=0.06)
+    assert dots[:, 0].std().item() == pytest.approx(math.sqrt(2 / (1 + 1.5**2)), rel=0.06)
+
+
+def test_dots_stand_upright(dial):
+    """What is high in a picture is high in the plane."""
+    picture = Image.new("L", (100, 100), 255)
+    picture.paste(0, (0, 0, 100, 10))
+    picture.paste(0, (0, 10, 10, 100))  # a capital gamma: more ink above, more ink on the left
+    dots = dial["dots_of"](picture, 4000, torch.Generator().manual_seed(0))
+    assert dots[:, 1].median() > 0 > dots[:, 0].median()
+
+
+def test_nothing_typed_is_no_error(dial):
+    assert dial["written"]("").size == dial["written"]("?").size
+    assert dial["written"](" ").size[0] > 0
