@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from conftest import cells_of, close, f64
+from PIL import Image
 from torch.nn import functional as F
 
 from ddpm_lib import chain, sampling, schedule
@@ -37,8 +40,9 @@ def book(cells) -> dict:
     """What the cells that define functions leave behind."""
     sources, names = {cell.id: cell.source for cell in cells}, {"torch": torch, "math": math}
     exec(sources["tables"], names)
+    exec(sources["sigmoid-table"].split("\n\n")[0], names)
     exec(sources["log-snr"].split("\n\n")[0], names)
-    exec(sources["bug-check-code"].split("\n\n")[0], names)
+    exec(sources["bug-check-code"], names)
     exec("def spectrum" + sources["spectrum"].split("def spectrum")[1].split("\n\n\n")[0], names)
     names["ring"] = rings(32).flatten()
     return names
@@ -83,32 +87,180 @@ def test_a_chain_by_its_alpha_bar_ends_in_noise_from_six_steps_up(book, family):
     assert all(ends[5:]) and not any(ends[:4])
 
 
-def test_the_timetable_is_when_a_wave_sinks_below_the_noise_of_one_channel_or_the_mean_of_three(
-    book, printed
-):
-    images = to_float(load_images("cifar10", "test").images)
-    P = book["spectrum"](images.mean(1))
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
-    close(book["spectrum"](noise.mean(1)).mean(), 1 / 3, 0.005)
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    return to_float(load_images("cifar10", "test").images)
+
+
+@pytest.fixture(scope="module")
+def P(book, pictures) -> torch.Tensor:
+    """Power of light and dark: the three colours added, in units where the noise keeps variance 1."""
+    return book["spectrum"](pictures.sum(1) / 3**0.5)
+
+
+def test_noise_has_the_same_power_at_every_frequency(book, pictures):
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
+    power = book["spectrum"](noise.sum(1) / 3**0.5)
+    # brightness is the square of one normal number in each picture, and a ring has more
+    close(power[0], 1.0, 4 * (2 / len(noise)) ** 0.5)
+    close(power[1:], 1.0, 0.1)
+    close(power[4:].mean(), 1.0, 0.01)
+
+
+def test_the_timetable_is_when_a_wave_sinks_below_the_noise(book, printed, P):
     lines = printed["timetable"].splitlines()[1:]
-    assert len(lines) == 6
+    assert len(lines) == 3
     for line in lines:
-        name, kind, *steps = line.split()
-        share, floor = chain.CHAINS[name](1000).alpha_bar, {"grey": 1.0, "colour": 1 / 3}[kind]
-        for f, t in zip((1, 2, 4, 8, 16), map(int, steps), strict=True):
-            above = share * P[f - 1] > (1 - share) * floor
+        name, *steps = line.split()
+        share = chain.CHAINS[name](1000).alpha_bar
+        for f, t in zip((0, 1, 2, 4, 8, 16), map(int, steps), strict=True):
+            above = share * P[f] > 1 - share
             assert above[:t].all() and not above[t:].any(), line
 
 
-def test_the_numbers_that_the_prose_repeats(printed):
+def test_the_car_in_noise_is_shown_where_the_waves_above_it_drown(cells, printed):
+    source = next(cell.source for cell in cells if cell.id == "waves")
+    shown = re.search(r"zip\(\(([\d, ]+)\), \(([\d, ]+)\)", source)
+    frequencies, steps = ([int(number) for number in part.split(",")] for part in shown.groups())
+    assert frequencies == [1, 2, 4, 8, 16]
+    assert steps == [int(word) for word in printed["timetable"].splitlines()[1].split()[2:]]
+
+
+def test_what_the_prose_says_of_the_tide(book, P, pictures):
+    share = chain.linear(1000).alpha_bar
+    for t, count in ((20, 16), (100, 9), (250, 4), (450, 2)):
+        above = share[t] * P[1:] > 1 - share[t]
+        assert above[:count].all() and above.sum() == count
+    assert P[1] / P[16] == pytest.approx(2500, rel=0.05) and P[1:].diff().max() < 0 and P[0] > 5 * P[1]
+    first = {name: int((book["log_snr"](family(1000).alpha_bar) < math.log(0.01)).nonzero()[0]) for name, family in chain.CHAINS.items()}  # fmt: skip
+    assert first["linear"] == 675
+    # a photograph's pixel has a variance of about a quarter
+    assert abs(pictures.var() - 0.25) < 0.03
+    # at the moment when it drowns, half of a wave's squared error is left
+    assert 1 / (1 / P[1] + 1 / P[1]) == pytest.approx(float(P[1]) / 2)
+
+
+def test_the_numbers_that_the_prose_repeats(book, printed):
     for T, left in ((50, 0.78), (200, 0.36), (300, 0.22), (1000, 0.006)):
         exact = math.exp(0.5 * sum(math.log1p(-b) for b in np.linspace(1e-4, 0.02, T)))
         assert exact == pytest.approx(left, rel=0.06)
         assert f"T = {T:4d}: {exact:.3g} is left" in printed["left-table"]
-    assert [line.split()[1] for line in printed["level-shares"].splitlines()[1:]] == ["33%", "6%", "3%"]
-    assert "0.0683 is left FAILS" in printed["bug-check-code"]
+    rows = [line.split() for line in printed["level-shares"].splitlines()[1:]]
+    assert [row[1] for row in rows] == ["33%", "6%", "3%"]
+    assert [row[2] for row in rows] == ["39%", "62%", "64%"]
+    ratio = book["log_snr"](chain.linear(1000).alpha_bar[1:]).exp()
+    assert ratio[0] == pytest.approx(10_000, rel=0.01) and ratio[-1] == pytest.approx(0.00004, rel=0.02)
+    # flat on an axis that reaches to the first
+    assert ratio[29] < 0.01 * ratio[0]
+    assert "0.0683 is left FAILS" in printed["ends"]
     assert "cosine, step 563: log-SNR -0.42" in printed["twin"]
     assert "rule of thumb 917, exactly 911" in printed["ex-steps-solved"]
+
+
+def test_the_clamp_leaves_less_than_half_a_per_cent(printed):
+    for line in printed["crumbs"].splitlines():
+        name, *numbers = line.replace("%", "").split()
+        left = [100 * chain.CHAINS[name](T).alpha_bar[-1].sqrt().item() for T in (20, 100, 1000)]
+        assert [float(number) for number in numbers] == pytest.approx(left, abs=6e-4)
+        assert 0.5 > left[0] > left[1] > left[2]
+        bar = chain.CHAINS[name](100).alpha_bar
+        assert bar[-1] / bar[-2] == pytest.approx(0.001)
+
+
+def test_how_much_of_the_mean_comes_back_at_each_size(printed, pictures):
+    at_32 = 3072 * pictures.mean((1, 2, 3)).var().item()
+    assert at_32 == pytest.approx(196, abs=0.5)
+    # the coordinate along (1, ..., 1): noise of variance 1, and the variance of the pictures that the text gives
+    along = torch.full((3072,), 3072**-0.5)
+    assert (pictures.flatten(1) @ along).var().item() == pytest.approx(at_32, rel=1e-4)
+    lines = [line.split() for line in printed["little-code"].splitlines()[2:]]
+    assert [int(line[0]) for line in lines] == [32, 64, 128, 256, 512]
+    end = chain.linear(1000).alpha_bar[-1]
+    for side, v, *shares in lines:
+        wide = at_32 * (int(side) / 32) ** 2
+        assert float(v) == pytest.approx(wide, abs=0.6)
+        ends = 1e-4, float(end / (1 - end)), 1e-4 * (32 / int(side)) ** 2
+        assert shares == [f"{1 / (1 + wide * snr):.0%}" for snr in ends]
+    assert [line[2] for line in lines] == ["98%", "93%", "76%", "44%", "17%"]
+    assert lines[-1][3] == "33%" and {line[4] for line in lines} == {"98%"}
+
+
+def test_what_the_formula_makes_of_digits_and_of_stable_diffusions_table(printed):
+    digits = to_float(load_images("mnist").images[:500])
+    bright, end = digits.mean((1, 2, 3)), chain.linear(200).alpha_bar[-1]
+    v = 784 * bright.var().item()
+    promised = bright.mean().item() / (1 + v * float(end / (1 - end)))
+    assert (v, promised) == (pytest.approx(5.7, abs=0.05), pytest.approx(-0.39, abs=0.005))
+    assert (bright > -0.4).sum() == 1 and bright.max() == pytest.approx(-0.39, abs=0.005)
+    left = (
+        torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square().neg().log1p().sum().exp()
+    )
+    snr = float(left / (1 - left))
+    assert snr == pytest.approx(0.0047, abs=5e-5) and 1 / (1 + 196 * snr) == pytest.approx(0.52, abs=0.005)
+    text = printed["little-check"]
+    assert "v 5.7, formula -0.39" in text and "as bright as that: 1" in text and "52% comes back" in text
+
+
+def test_a_network_that_knows_step_numbers_errs_by_half_as_much_again(printed):
+    right, twin, misled = (float(line.split()[-1]) for line in printed["told-code"].splitlines())
+    assert right == twin and misled > 1.5 * right
+
+
+# --- its dial
+
+
+@pytest.fixture
+def dial(cells, book):
+    """What the cell with the controls defines, and the list of the pictures that it shows."""
+    shown = []
+    names = dict(book) | {
+        "chain": chain,
+        "load_images": load_images,
+        "to_float": to_float,
+        "plt": plt,
+        "show_images": lambda images, *options, **more: shown.append(images),
+    }
+    exec(next(cell.source for cell in cells if cell.id == "dial"), names)
+    return names["destroy"], shown
+
+
+def turned(destroy, **values):
+    """Sets the controls of these names and presses the button."""
+    controls = {child.description: child for child in destroy.widget.children if hasattr(child, "value")}
+    for name, value in values.items():
+        controls[name].value = value
+    destroy.widget.manual_button.click()
+
+
+def test_the_dial_shows_a_test_picture_under_the_schedule_that_is_set(dial, capsys):
+    destroy, shown = dial
+    turned(destroy)
+    assert "0.0064 is left ok" in capsys.readouterr().out
+    car = to_float(load_images("cifar10", "test").images[11])
+    close(shown[-1][0], car, 1e-6)
+    assert shown[-1].shape == (8, 3, 32, 32) and abs(shown[-1][7].std() - 1) < 0.05
+    turned(destroy, T=200)
+    assert "0.3636 is left FAILS" in capsys.readouterr().out
+    turned(destroy, rescale=True)
+    assert "0.0000 is left ok" in capsys.readouterr().out
+    turned(destroy, rescale=False, family="cosine", number=12)
+    assert "is left ok" in capsys.readouterr().out
+    close(shown[-1][0], to_float(load_images("cifar10", "test").images[12]), 1e-6)
+    assert len(shown) == 4
+
+
+def test_the_dial_takes_a_picture_of_the_readers_in_the_size_that_is_set(dial, tmp_path, capsys):
+    destroy, shown = dial
+    red = Image.new("RGB", (90, 60), (255, 0, 0))
+    red.save(tmp_path / "red.png")
+    red.convert("L").save(tmp_path / "grey.png")
+    turned(destroy, path=str(tmp_path / "red.png"), side=256)
+    assert shown[-1].shape == (8, 3, 256, 256)
+    close(shown[-1][0, :, 100, 100], [1, -1, -1], 1e-6)
+    turned(destroy, path=str(tmp_path / "grey.png"), side=64)
+    assert shown[-1].shape == (8, 3, 64, 64) and "is left ok" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        destroy("nowhere.png", 0, 32, "linear", 1000, False)
 
 
 def test_the_short_chain_spoils_brightness_and_the_cures_do_not(printed):
@@ -125,7 +277,7 @@ def test_the_short_chain_spoils_brightness_and_the_cures_do_not(printed):
     for cell, name in (
         ("bug-hunt-code", "short chain, true start"),
         ("cured", "betas times 5"),
-        ("cured", "zero terminal SNR"),
+        ("rescaled", "zero terminal SNR"),
     ):
         for (got, error), wanted in zip(row(cell, name), (mean, share), strict=True):
             assert abs(got - wanted) <= 4 * error, name
@@ -198,7 +350,7 @@ def test_eq_error_left_is_what_the_exact_guess_leaves(level):
 
 @pytest.mark.equation("eq-spectrum")
 def test_eq_spectrum_is_the_power_measured_in_noisy_pictures(book):
-    # a law of pictures whose spectrum is known, smooth ones, and one known wave
+    # pictures whose spectrum is known: smooth ones, and one known wave
     n, share, generator = 4000, 0.6, torch.Generator().manual_seed(2)
     x0 = torch.randn(n, 32, 32, generator=generator)
     x0 = x0 + x0.roll(1, 1) + 0.5 * torch.cos(2 * math.pi * 3 * torch.arange(32) / 32)
@@ -209,7 +361,7 @@ def test_eq_spectrum_is_the_power_measured_in_noisy_pictures(book):
     for f in (1, 3, 8, 16):
         P = power[ring == f].mean()
         per_picture = torch.fft.fft2(noisy, norm="ortho").abs().square()[:, ring == f].mean(1)
-        close(book["spectrum"](noisy)[f - 1], per_picture.mean(), 1e-3)
+        close(book["spectrum"](noisy)[f], per_picture.mean(), 1e-3)
         error = 4 * per_picture.std() / n**0.5
         assert abs(per_picture.mean() - (share * P + 1 - share)) < error
 
@@ -248,7 +400,7 @@ def test_eq_left_is_close_and_errs_by_the_square_of_beta(T, first, last):
 
 
 @pytest.mark.equation("eq-mean-lost")
-@pytest.mark.parametrize(("steps", "v"), [(200, 4.0), (50, 0.5), (1000, 4.0)])
+@pytest.mark.parametrize(("steps", "v"), [(200, 4.0), (50, 0.5), (1000, 4.0), (1000, 50_093.0)])
 def test_eq_mean_lost_is_the_mean_that_the_loop_returns(steps, v):
     # in a normal world the mean of a step is linear in x: without fresh noise the loop carries the mean
     m, table, bell = -1.0, schedule.linear(steps), Gaussian([-1.0], v)
@@ -266,6 +418,35 @@ def test_eq_mean_lost_is_the_mean_that_the_loop_returns(steps, v):
     )
     samples = sampling.last(steps_back)
     assert abs(samples.mean() - expected) < 4 * samples.std() / n**0.5
+
+
+@pytest.mark.equation("eq-spread-lost")
+@pytest.mark.parametrize("v", [0.25, 1.0, 4.0, 20.0, 1000.0])
+@pytest.mark.parametrize("level", [-1.88, -5.4])
+def test_eq_spread_lost_is_the_variance_of_samples_on_an_exact_way_back(v, level):
+    n, generator = 400_000, torch.Generator().manual_seed(7)
+    S = math.exp(level)
+    a = math.sqrt(S / (1 + S))
+    # one draw from the exact distribution of x_0 given x_T, by Bayes' rule for normal variables
+    x_T = torch.randn(n, generator=generator, dtype=torch.float64)
+    precision = 1 / v + S
+    x0 = S * x_T / a / precision + torch.randn(n, generator=generator, dtype=torch.float64) / precision**0.5
+    expected = v * (1 + 2 * v * S + v * S**2) / (1 + v * S) ** 2
+    assert abs(x0.var() / expected - 1) < 4 * (2 / n) ** 0.5
+    assert expected < 1 + 2 / S or v <= 1
+    assert (expected < v) == (v > 1) or v == 1
+
+
+def test_the_loop_narrows_wide_directions_as_the_table_says(printed):
+    end = chain.linear(200).alpha_bar[-1]
+    S = float(end / (1 - end))
+    assert (1 + 2 / S) ** 0.5 == pytest.approx(3.8, abs=0.05)
+    lines = [re.findall(r"[\d.]+", line) for line in printed["spread-check"].splitlines()]
+    assert [float(line[0]) for line in lines] == [0.25, 1, 4, 20, 100]
+    for v, true, formula, loop in (map(float, line) for line in lines):
+        exact = (v * (1 + 2 * v * S + v * S**2)) ** 0.5 / (1 + v * S)
+        assert (true, formula) == (pytest.approx(v**0.5, abs=0.006), pytest.approx(exact, abs=0.006))
+        assert 0.98 * exact - 0.006 < loop <= exact + 0.006
 
 
 @pytest.mark.equation("eq-zero-terminal")
