@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
 from conftest import cells_of, close
+from PIL import Image
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from ddpm_lib import chain, exercises, figures, metrics, sampling, schedule, toy
@@ -18,7 +20,24 @@ BETAS = (200, 0.0005, 0.1)
 T = BETAS[0]
 TABLE = chain.linear(*BETAS)
 S, M = 0.25, 0.5
-FUNCTIONS = ("world", "drawn-law", "check-bound", "kl", "bound-code", "bound-dials", "expected", "width-code")
+FUNCTIONS = (
+    "world",
+    "noise-error",
+    "drawn-law",
+    "check-bound",
+    "kl",
+    "bound-code",
+    "bound-dials",
+    "weights",
+    "expected",
+    "small-networks",
+    "width-code",
+    "kernel",
+    "bug-symptom",
+    "bug-check",
+    "levels",
+    "levels-bound",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +74,9 @@ def book(cells) -> dict:
     names = {"torch": torch, "math": math, "Normal": Normal}
     torch.set_default_dtype(torch.float64)
     for name in FUNCTIONS:
-        exec(cells[name] if name in ("world", "drawn-law") else only_functions(cells[name]), names)
-    for name in ("kernel", "bug-symptom", "bug-check", "levels-bound"):
-        exec(only_functions(cells[name]), names)
+        exec(cells[name] if name in ("world", "levels") else only_functions(cells[name]), names)
+    names["k"] = names["best_factors"](TABLE, S)
+    names["snr"] = TABLE.alpha_bar / (1 - TABLE.alpha_bar)
     names["H"] = 0.5 * math.log(2 * math.pi * math.e * S)
     torch.set_default_dtype(torch.float32)
     return names
@@ -78,12 +97,23 @@ def on_grid(values: torch.Tensor) -> float:
     return (values.sum() * (GRID[1] - GRID[0])).item()
 
 
+def factors(book, dial=1.0, table=TABLE, variance=S):
+    return dial * book["best_factors"](table, variance)
+
+
+def guess_of_noise(book, dial):
+    """(x_t, t) -> the noise that a model with this dial sees in it."""
+    k = factors(book, dial)
+    return lambda x, t: k[t] * (x - TABLE.alpha_bar[t].sqrt() * M)
+
+
 # --- the world of one normal pixel
 
 
 def test_the_tables_are_the_librarys(book):
     for name in ("beta", "alpha", "alpha_bar"):
-        close(book[name], getattr(TABLE, name), 1e-12)
+        close(getattr(book["table"], name), getattr(TABLE, name), 1e-12)
+    assert (book["m"], book["S"], book["T"]) == (M, S, T)
 
 
 @pytest.mark.equation("eq-gaussian-noise")
@@ -92,7 +122,12 @@ def test_the_best_noise_is_the_exact_denoisers(book, t):
     world, table = toy.Gaussian(torch.tensor([M]), S), schedule.linear(*BETAS)
     x = 2 * draws(50, 1)
     a, s = table.signal_noise(t / T)
-    close(book["best_noise"](x, t), (x - a * world.denoiser(table)(x, t / T)) / s, 1e-9)
+    close(guess_of_noise(book, 1.0)(x, t), (x - a * world.denoiser(table)(x, t / T)) / s, 1e-9)
+
+
+def test_the_factors_are_those_of_the_text(book):
+    k = factors(book)
+    assert k[200].item() == pytest.approx(1, abs=0.005) and k[1].item() == pytest.approx(0.09, abs=0.005)
 
 
 @pytest.mark.equation("eq-gaussian-noise")
@@ -100,14 +135,23 @@ def test_the_best_noise_is_the_exact_denoisers(book, t):
 @pytest.mark.parametrize("t", [1, 30, 200])
 def test_the_noise_error_is_what_sampling_finds(book, dial, t):
     x0, eps = M + S**0.5 * draws(100_000), draws(100_000, seed=1)
-    off = eps - dial * book["best_noise"](TABLE.add_noise(x0, t, eps), t)
-    assert within(off.square(), book["noise_error"](dial)[t])
+    off = eps - guess_of_noise(book, dial)(TABLE.add_noise(x0, t, eps), t)
+    assert within(off.square(), book["noise_error"](factors(book, dial), TABLE, S)[t])
+
+
+def test_many_dials_at_once_are_each_of_them(book):
+    dials = torch.tensor([0.7, 1.0, 1.3])
+    rows = dials[:, None] * factors(book)
+    for name in ("surprise", "expected_bound"):
+        together = book[name](rows, TABLE, TABLE.beta, S)
+        for each, dial in zip(together, dials, strict=True):
+            close(each, book[name](factors(book, dial), TABLE, TABLE.beta, S), 1e-12)
 
 
 @pytest.mark.equation("eq-model-chain")
 @pytest.mark.parametrize("dial", [0.8, 1.0])
-def test_the_drawn_law_is_what_the_sampler_draws(book, dial):
-    noise, table = book["dialled"](dial), schedule.linear(*BETAS)
+def test_the_chapter_knows_what_the_sampler_draws(book, dial):
+    noise, table = guess_of_noise(book, dial), schedule.linear(*BETAS)
 
     def guess(x, t):
         i = round(T * t)
@@ -117,12 +161,48 @@ def test_the_drawn_law_is_what_the_sampler_draws(book, dial):
     start = draws(n, seed=3)
     x = sampling.last(sampling.ddpm(guess, start, table, table.times(T), "beta", generator))
     x = x + TABLE.beta[1].sqrt() * draws(n, seed=4)  # the chapter's last step keeps its noise
-    mean, variance = book["drawn_law"](noise, TABLE.beta)
+    mean, variance = book["drawn"](factors(book, dial), TABLE, TABLE.beta)
     assert within(x, mean)
     assert abs(x.var() / variance - 1) < 4 * (2 / n) ** 0.5
 
 
+@pytest.mark.parametrize("t", [2, 100, 200])
+def test_a_reverse_step_multiplies_the_distance_by_a_slope(book, t):
+    """As the text says it, beside chapter 1's step; at t = 100 the slope is 0.97."""
+    x, noise = draws(20), guess_of_noise(book, 1.0)
+    k, bar = factors(book), TABLE.alpha_bar
+    slope = (1 - TABLE.beta[t] * k[t] / (1 - bar[t]).sqrt()) / TABLE.alpha[t].sqrt()
+    line = bar[t - 1].sqrt() * M + slope * (x - bar[t].sqrt() * M)
+    close(TABLE.step(x, noise(x, t), t, z=0 * x), line, 1e-12)
+    assert t != 100 or slope.item() == pytest.approx(0.97, abs=0.005)
+
+
+def test_both_valleys_have_one_bottom_and_the_riddle_is_solved(book):
+    dials = torch.linspace(0.5, 1.5, 1001)
+    rows = dials[:, None] * factors(book)
+    errors = book["noise_error"](rows, TABLE, S)[:, 1:].mean(1)
+    lowest = dials[book["surprise"](rows, TABLE, TABLE.beta, S).argmin()]
+    assert dials[errors.argmin()].item() == pytest.approx(1, abs=1e-9)
+    assert dials[book["expected_bound"](rows, TABLE, TABLE.beta, S).argmin()].item() == pytest.approx(
+        1, abs=1e-9
+    )
+    assert lowest.item() == pytest.approx(1.01, abs=0.005)
+    _, too_wide = book["drawn"](factors(book), TABLE, TABLE.beta)
+    _, right = book["drawn"](factors(book, lowest), TABLE, TABLE.beta)
+    assert too_wide.item() == pytest.approx(0.254, abs=5e-4) and abs(right - S) < 3e-4
+
+
 # --- divergences
+
+
+def test_the_forecaster_of_the_text_pays_what_it_says():
+    nature, forecast = (torch.distributions.Bernoulli(torch.tensor(rain)) for rain in (0.9, 0.5))
+    assert kl_divergence(nature, forecast).item() == pytest.approx(0.37, abs=0.005)
+
+
+def test_the_examples_of_the_text_for_two_normals(book):
+    for apart, nats in ((1.0, 0.5), (2.0, 2.0)):
+        close(book["kl"](0.0, 1.0, apart, 1.0), nats, 1e-12)
 
 
 @pytest.mark.equation("eq-kl", "eq-kl-normal")
@@ -146,9 +226,9 @@ def test_a_divergence_is_zero_for_equal_laws_and_never_negative(book):
 @pytest.mark.equation("eq-surprise-split")
 @pytest.mark.parametrize("dial", [0.6, 1.0, 1.3])
 def test_surprise_is_entropy_and_divergence(book, dial):
-    mean, variance = book["drawn_law"](book["dialled"](dial), TABLE.beta)
+    mean, variance = book["drawn"](factors(book, dial), TABLE, TABLE.beta)
     data, model = Normal(M, S**0.5), Normal(mean, variance.sqrt())
-    surprise = book["surprise"](book["dialled"](dial), TABLE.beta)
+    surprise = book["surprise"](factors(book, dial), TABLE, TABLE.beta, S)
     close(surprise, data.entropy() + kl_divergence(data, model), 1e-10)
     close(surprise, on_grid(-data.log_prob(GRID).exp() * model.log_prob(GRID)), 1e-8)
     close(book["H"], data.entropy(), 1e-12)
@@ -157,14 +237,8 @@ def test_surprise_is_entropy_and_divergence(book, dial):
 # --- the bound
 
 
-def expected_bound(book, dial, sigma2):
-    share = TABLE.alpha_bar[T]
-    prior = 0.5 * (share * (S + M**2) - share - torch.log(1 - share))
-    return prior + book["expected_steps"](TABLE, book["noise_error"](dial), sigma2).sum()
-
-
 def two_steps(dial=0.8, x0=0.9, b=(0.0, 0.3, 0.6), sigma2=(0.0, 0.3, 0.6)):
-    """A chain of two steps as covariance matrices: laws of (x2, x1) given x0, by q and by the model; -log p(x0)."""
+    """A chain of two steps as covariance matrices: distributions of (x2, x1) given x0, by q and by the model; -log p(x0)."""
     b, sigma2 = torch.tensor(b), torch.tensor(sigma2)
     bar = (1 - b).cumprod(0)
     slopes, shifts = [None], [None]
@@ -218,13 +292,13 @@ def test_bound_minus_gap_is_the_surprise_for_two_steps(book, dial, sigma2):
 @pytest.mark.equation("eq-bound", "eq-split")
 @pytest.mark.parametrize("dial", [0.8, 1.0])
 def test_paths_and_single_steps_have_one_mean(book, dial):
-    expected = expected_bound(book, dial, TABLE.beta)
-    ratio = book["path_ratio"](book["dialled"](dial), TABLE.beta, 4000, torch.Generator().manual_seed(5))
+    expected = book["expected_bound"](factors(book, dial), TABLE, TABLE.beta, S)
+    ratio = book["path_ratio"](factors(book, dial), TABLE.beta, 4000, torch.Generator().manual_seed(5))
     assert within(ratio, expected)
     x0, eps = M + S**0.5 * draws(4000, 1, seed=6), draws(T + 1, 4000, 1, seed=7)
     prior, steps = book["bound"](book["guess_with"](dial), x0, eps, TABLE.beta)
     assert within(prior + steps.sum(0), expected)
-    assert expected > book["surprise"](book["dialled"](dial), TABLE.beta) > book["H"]
+    assert expected > book["surprise"](factors(book, dial), TABLE, TABLE.beta, S) > book["H"]
 
 
 @pytest.mark.equation("eq-swap")
@@ -306,14 +380,14 @@ def test_the_simple_loss_is_what_the_library_trains_on(book):
     bar = TABLE.alpha_bar[t][:, None]
     x0, eps = M + S**0.5 * draws(n, 1, seed=9), draws(n, 1, seed=10)
     loss = Denoiser(net, table, "eps").loss(x0, t / T, eps)
-    assert within(loss, book["noise_error"](0.8)[1:].mean())
+    assert within(loss, book["noise_error"](factors(book, 0.8), TABLE, S)[1:].mean())
 
 
 @pytest.mark.equation("eq-l-simple")
 def test_with_and_without_weights_the_best_dial_is_one(book):
     dial = torch.tensor(1.0, requires_grad=True)
     for weight in (torch.ones(T + 1), book["weights"](TABLE, TABLE.beta)):
-        (weight * book["noise_error"](dial))[1:].sum().backward()
+        (weight * book["noise_error"](factors(book, dial), TABLE, S))[1:].sum().backward()
         assert dial.grad.abs() < 1e-12
         dial.grad = None
 
@@ -324,7 +398,7 @@ def test_with_and_without_weights_the_best_dial_is_one(book):
 @pytest.mark.equation("eq-best-width")
 @pytest.mark.parametrize("dial", [0.7, 1.0])
 def test_the_best_width_has_the_least_cost(book, dial):
-    error = book["noise_error"](dial)
+    error = book["noise_error"](factors(book, dial), TABLE, S)
     of_picture = error * (1 - TABLE.alpha_bar) / TABLE.alpha_bar
     best = book["best_widths"](TABLE, of_picture)
     best[0] = 1.0
@@ -364,9 +438,9 @@ def test_finer_chains(book, cells):
 
 @pytest.mark.parametrize("steps", [25, 400, 6400])
 def test_with_the_best_width_only_the_start_is_left(book, cells, steps):
-    """Not L_T, which is about twice that: every step back is exact, so the law of x_T is all that differs."""
+    """Not L_T, which is about twice that: every step back is exact, so the distribution of x_T is all that differs."""
     names = dict(book, print=lambda *values, **_: None)
-    exec(cells["finer"], names)
+    exec(only_functions(cells["finer"]), names)
     bar = chain.linear(steps, 0.1 / steps, 20 / steps).alpha_bar[-1]
     start = kl_divergence(Normal(bar.sqrt() * M, (1 - bar + bar * S).sqrt()), Normal(0.0, 1.0))
     left = names["floor_gap"](steps, lambda table: book["best_widths"](table, book["least_error"](table, S)))
@@ -375,11 +449,62 @@ def test_with_the_best_width_only_the_start_is_left(book, cells, steps):
         Normal(bar.sqrt() * (M + S**0.5 * draws(20_000)), (1 - bar).sqrt()), Normal(0.0, 1.0)
     )
     close(
-        book["expected_prior"](chain.linear(steps, 0.1 / steps, 20 / steps)),
+        book["expected_prior"](chain.linear(steps, 0.1 / steps, 20 / steps), S + M**2),
         prior.mean(),
         0.05 * prior.mean(),
     )
     assert start < 0.6 * prior.mean()
+
+
+@pytest.mark.equation("eq-best-width")
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_guess_asks_for_a_width_between_the_two_if_the_variance_is_at_most_one(book, seed):
+    """Random points in the plane, scaled to a mean variance of 1, and to less."""
+    points = draws(6, 2, seed=seed)
+    points = (points - points.mean(0)) / points.var(0, correction=0).mean().sqrt()
+    for scale in (1.0, 0.6):
+        world = toy.FiniteSet(scale * points)
+        denoise = world.denoiser(schedule.linear(*BETAS))
+        for t in (1, 2, 20, 60, 150):
+            x0 = (scale * points).repeat(2_000, 1)
+            x_t = TABLE.add_noise(x0, t, draws(*x0.shape, seed=50 + seed))
+            off = (x0 - denoise(x_t, t / T)).square().mean(1)
+            error = torch.full((T + 1,), (off.mean() + 4 * off.std() / len(off) ** 0.5).item())
+            assert book["best_widths"](TABLE, error)[t] < 1.02 * TABLE.beta[t]
+
+
+@pytest.mark.equation("eq-best-width")
+def test_the_best_last_width_is_the_error_of_the_picture(book):
+    close(book["best_widths"](TABLE, torch.full((T + 1,), 0.03))[1], 0.03, 1e-12)
+    off = 0.2 * draws(1000)
+    best = off.square().mean()
+    cost = lambda variance: -Normal(0.0, variance.sqrt()).log_prob(off).mean()  # noqa: E731
+    assert cost(0.9 * best) > cost(best) < cost(1.1 * best)
+
+
+# --- small networks
+
+
+def test_a_fit_has_the_least_error_of_its_kind(book):
+    """Beside small changes of its coefficients, for both losses."""
+    rest = (1 - TABLE.alpha_bar).sqrt()
+    columns = torch.stack([1 + 0 * rest, rest], dim=1)
+    for weight in (1 + 0 * rest, book["weights"](TABLE, TABLE.beta)):
+        loss = lambda k: (weight * book["noise_error"](k, TABLE, S))[1:].sum()  # noqa: B023, E731
+        best = book["fit"](columns, weight, TABLE, S)
+        for change in ((0.01, 0), (-0.01, 0), (0, 0.01), (0, -0.01)):
+            assert loss(best + columns @ torch.tensor(change)) > loss(best)
+
+
+def test_a_smaller_bound_may_have_the_larger_surprise_and_may_not(book, cells):
+    said = []
+    names = dict(book, chain=chain, print=lambda *values: said.append(" ".join(map(str, values))))
+    exec(cells["small-races"], names)
+    assert [line for line in said if "worlds" in line] == ["  8 of 18 worlds", "  12 of 18 worlds"]
+    (_, _, one, worse), (_, _, two, better) = book["race"](1, TABLE, S)
+    assert one > two and worse > better
+    (_, _, one, better), (_, _, two, worse) = book["race"](2, TABLE, S)
+    assert one > two + 0.09 and worse > better + 0.03
 
 
 # --- shape
@@ -477,6 +602,87 @@ def test_the_bound_of_the_chapter_is_the_librarys(book):
     torch.testing.assert_close(steps[2:].mean(1).flip(0) / bits, theirs.terms, rtol=1e-5, atol=0)
     close(steps[1].mean() / bits, theirs.reconstruction, 1e-6)
     close(prior.mean() / bits, theirs.prior, 1e-6)
+
+
+@pytest.mark.equation("eq-bits-per-dim")
+def test_the_exact_bits_are_what_sampling_finds(book):
+    """The chapter's own bound with its bins, over sampled pixels, for both widths."""
+    levels, chance = book["levels"], book["chance"]
+    denoise = toy.Mixture(chance, levels[:, None], 0.0).denoiser(schedule.linear(*BETAS))
+    x0 = levels[torch.multinomial(chance, 500, replacement=True, generator=torch.Generator().manual_seed(20))]
+    eps, answers = draws(T + 1, 500, 1, seed=21), {}
+
+    def guess(x, t):
+        return answers.setdefault(t, denoise(x, t / T))
+
+    for widths in (book["narrow_widths"](TABLE), TABLE.beta):
+        answers.clear()
+        prior, steps = book["bound"](guess, x0[:, None], eps, widths, book["bin_cost"])
+        assert within((prior + steps.sum(0)) / math.log(2), book["exact_bits"](widths))
+
+
+def test_the_narrow_bound_is_worse_than_no_compression_and_the_wide_one_near_the_entropy(book):
+    entropy = -(book["chance"] * book["chance"].log2()).sum().item()
+    wide = book["exact_bits"](TABLE.beta)
+    assert entropy < wide < entropy + 0.05
+    assert 8.6 < book["exact_bits"](book["narrow_widths"](TABLE)) < 8.65
+
+
+@pytest.mark.parametrize(("level", "bits"), [(100, 1.71), (0, 0.62), (255, 0.62)])
+def test_what_the_last_step_costs_somebody_who_knows_the_picture(book, level, bits):
+    """A width of 0.01 spreads over levels that are 0.008 apart; the outermost bins reach to infinity."""
+    x0 = torch.tensor(level / 127.5 - 1)
+    assert book["bin_cost"](x0, x0, 0.01).item() / math.log(2) == pytest.approx(bits, abs=0.006)
+
+
+def test_the_small_last_width_is_about_half_of_beta_1_in_the_chain_of_the_paper():
+    paper = chain.linear(1000)
+    second = paper.posterior(torch.zeros(1), torch.zeros(1), 2)[1].item()
+    assert second / paper.beta[1].item() == pytest.approx(0.545, abs=0.005)
+
+
+# --- the dial in the kernel
+
+
+@pytest.fixture
+def knobs(book, cells):
+    """The dial's cell, run as in a kernel."""
+    pytest.importorskip("ipywidgets")
+    import matplotlib.pyplot as plt
+
+    from ddpm_lib.plotting import COLOURS
+
+    names = dict(book, plt=plt, COLOURS=COLOURS, chain=chain)
+    before = plt.get_fignums()
+    exec(cells["dial"], names)
+    assert plt.get_fignums() == before  # its figures are closed
+    return names
+
+
+def lowest(knobs, name: str) -> float:
+    line = next(line for line in knobs["words"].value.split("<br>") if line.startswith(name))
+    return float(line.rpartition(" ")[2])
+
+
+def test_the_dial_turns_the_real_computation(knobs, book):
+    first = knobs["picture"].value
+    assert Image.open(io.BytesIO(first)).width > 300
+    assert lowest(knobs, "bound") == 1 and lowest(knobs, "surprise") == pytest.approx(1.01, abs=0.003)
+    knobs["knob_dial"].value = 0.8
+    assert knobs["picture"].value != first
+    bound = book["expected_bound"](factors(book, 0.8), TABLE, TABLE.beta, S)
+    assert f"bound {bound:.4f} nats" in knobs["words"].value
+
+
+def test_the_dial_shows_what_the_text_says(knobs):
+    knobs["knob_T"].value = 25
+    assert lowest(knobs, "surprise") == pytest.approx(1.08, abs=0.005)
+    knobs["knob_S"].value = 1.0
+    assert lowest(knobs, "surprise") == 1
+    knobs["knob_S"].value = 2.0
+    assert lowest(knobs, "surprise") < 0.98
+    knobs["knob_T"].value = 400
+    assert lowest(knobs, "surprise") > 0.99
 
 
 # --- exercises, solved in other ways

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import re
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ddpm_lib.figures import Line, derivation
+from ddpm_lib.figures.common import draw_still
 
 from .examples import LINES
 from .hands import control, shown, stored
 
+module = importlib.import_module("ddpm_lib.figures.derivation")  # the function has its module's name
 SUMS = [
     Line(r"\log(a b) = \log a + \log b", "The log of $a b$.", 1.5, 1.5 + 1e-9),
     Line(r"\log(a b) = \log b + \log a + 0", "Sums commute, 1 < 2.", 1.5, 1.6),
@@ -42,6 +49,50 @@ def test_lines_name_slips():
         Line("a", "", left=1.0)
     with pytest.raises(ValueError, match="finite"):
         Line("a", "", float("nan"), 1.0)
+
+
+def drawn(lines: list[Line]) -> tuple[Figure, list[Text]]:
+    """The still picture of the lines, as matplotlib's own drawing, and the texts on it from above."""
+    kept = []
+
+    def keep(size, draw, *given):
+        drawing = Figure(figsize=size, dpi=96)
+        draw(drawing, *given)
+        kept.append(drawing)
+        return draw_still(size, draw, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "draw_still", keep)
+        derivation(lines)
+    FigureCanvasAgg(kept[0]).draw()
+    return kept[0], sorted(kept[0].texts, key=lambda text: -text.get_position()[1])
+
+
+def test_the_still_picture_shows_the_numbers_of_each_line():
+    _, texts = drawn(LINES)
+    words = [text.get_text() for text in texts]
+    below_formula_and_words = [2, 5]
+    assert [i for i, text in enumerate(words) if "left side" in text] == below_formula_and_words
+    assert words[2] == "left side 1.23457, right side 1.23457, agree ✓"
+    assert words[5] == "left side 1.50000, right side 1.50000, DISAGREE ✗"
+    assert texts[2].get_color() != texts[5].get_color()
+    assert drawn([Line("a", "Below zero.", -0.25, -0.25)])[1][2].get_text().startswith("left side −0.250000,")
+
+
+def test_the_texts_of_the_still_picture_keep_apart_and_within_it():
+    fraction = Line(
+        r"L = \frac{\beta_2^2}{2 \sigma_2^2 \alpha_2 (1 - \bar\alpha_2)} E_q (a - b)^2", "Words.", 2.0, 2.0
+    )
+    wordy = Line(
+        "a", "Words that go on and on, until they are as wide as the picture, and then a little more. " * 2
+    )
+    picture, texts = drawn([fraction, LINES[2], wordy, fraction, fraction])
+    boxes = [text.get_window_extent() for text in texts]
+    assert len(boxes) == 13
+    for above, below in itertools.pairwise(boxes):
+        assert above.y0 >= below.y1
+    assert boxes[-1].y0 >= 0 and boxes[0].y1 <= picture.bbox.y1
+    assert max(box.x1 for box in boxes) <= picture.bbox.x1
 
 
 # In the browser
