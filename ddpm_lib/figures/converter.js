@@ -27,9 +27,10 @@ const solve = ({ a, b, pair, det }) => {
 };
 
 const rows = Object.fromEntries(names.map(name => {
-  const { symbol, text } = data.quantities[name];
+  const { symbol, text, colour } = data.quantities[name];
   const marker = h("i", { class: "df-marker" }), band = h("i", { class: "df-band" }), ends = [h("span", { class: "df-end" }), h("span", { class: "df-end" })];
   const line = h("div", { class: "df-line", "aria-hidden": "true" }, ...(name === "x0" ? [h("i", { class: "df-home" })] : []), band, marker, ...ends);
+  for (const part of [marker, band]) part.style.background = colour;
   const shown = number(name), grown = number("error " + name);
   const box = h("div", { class: "df-quantity", "data-quantity": name },
     h("b", {}, symbol), h("span", { class: "df-faint df-small" }, text), line, h("span", { class: "df-figure" }, shown), h("span", { class: "df-figure" }, grown));

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import coefficients
+from ..plotting import COLOURS
 from ..schedule import Schedule
 from .common import Figure, assemble, draw_still, short
 
@@ -19,6 +20,14 @@ QUANTITIES = {
     "flow": ("velocity", "ε − x₀"),
 }
 """The symbol of each quantity, and what it is."""
+LOOKS = {
+    "eps": (COLOURS["noise"], "--", "var(--noise)"),
+    "x0": (COLOURS["data"], "-.", "var(--data)"),
+    "v": (COLOURS["prediction"], "-", "var(--prediction)"),
+    "score": ("#CC79A7", ":", "#CC79A7"),
+    "flow": ("#666666", (0, (6, 1, 1, 1, 1, 1)), "#808080"),
+}
+"""Colour and line of each quantity in the still picture, and its colour on the page, light or dark."""
 
 
 def converter(
@@ -44,6 +53,7 @@ def converter(
             name: {
                 "symbol": symbol,
                 "text": text,
+                "colour": LOOKS[name][2],
                 "p": [short(value) for value in pairs[name][0].tolist()],
                 "q": [short(value) for value in pairs[name][1].tolist()],
             }
@@ -63,12 +73,13 @@ def _pairs(a: Tensor, s: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _draw(drawing, steps: Sequence[int], growth: Mapping[str, Tensor]) -> None:
-    """How an error in eps, and one in v, grows in the others, over the times."""
+    """What an error in eps, and one in v, becomes in the others, over the times."""
     share = torch.tensor(steps) / steps[-1]
     left, right = drawing.subplots(1, 2, sharey=True)
     for ax, chosen in ((left, "eps"), (right, "v")):
         for name in QUANTITIES:
             ratio = (growth[name] / growth[chosen]).clamp(1e-3, 1e4)
-            ax.plot(share, ratio, label=name, ls="--" if name == chosen else "-")
-        ax.set(yscale="log", xlabel="t / T", title=f"how an error in {chosen} grows")
+            colour, line, _ = LOOKS[name]
+            ax.plot(share, ratio, label=name, color=colour, ls=line, lw=2)
+        ax.set(yscale="log", xlabel="t / T", title=f"what an error of 1 in {chosen} becomes")
     right.legend()

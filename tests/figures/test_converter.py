@@ -11,7 +11,8 @@ import torch
 from ddpm_lib import schedule
 from ddpm_lib.denoiser import target, to_x0
 from ddpm_lib.figures import converter
-from ddpm_lib.figures.converter import QUANTITIES
+from ddpm_lib.figures.converter import LOOKS, QUANTITIES, _draw, _pairs
+from ddpm_lib.plotting import COLOURS
 
 from .hands import choose, control, pull, shown, stored
 
@@ -26,6 +27,28 @@ def test_the_converter_stores_the_library_s_definitions():
     for name, (p, q) in expected.items():
         assert np.allclose(data["quantities"][name]["p"], p, rtol=1e-11)
         assert np.allclose(data["quantities"][name]["q"], q, rtol=1e-11)
+
+
+def test_the_still_picture_has_the_book_s_colours():
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure
+
+    a, s = schedule.cosine(1000).signal_noise(torch.tensor([0.1, 0.5, 0.9]))
+    growth = {name: (a * q - s * p).abs() for name, (p, q) in _pairs(a, s).items()}
+    drawing = Figure()
+    _draw(drawing, [100, 500, 900], growth)
+    book = {"eps": COLOURS["noise"], "x0": COLOURS["data"], "v": COLOURS["prediction"]}
+    for ax, chosen in zip(drawing.axes, ("eps", "v"), strict=True):
+        lines = {line.get_label(): line for line in ax.lines}
+        assert list(lines) == list(QUANTITIES) == list(LOOKS)
+        for name, colour in book.items():
+            assert to_hex(lines[name].get_color()) == colour.lower()
+        assert len({to_hex(line.get_color()) for line in ax.lines}) == 5
+        assert len({line.get_linestyle() for line in ax.lines}) >= 4  # told apart without colour as well
+        assert np.allclose(lines[chosen].get_ydata(), 1)
+    # what an error of 1 in eps becomes in the picture is s / a
+    (x0,) = (line for line in drawing.axes[0].lines if line.get_label() == "x0")
+    assert np.allclose(x0.get_ydata(), s / a)
 
 
 # In the browser
@@ -83,6 +106,19 @@ def test_the_converter_agrees_with_the_library(open_page, one, chosen):
             chosen
         ]
         assert control(page, "value").get_attribute("aria-label") == QUANTITIES[chosen][0]
+
+
+def test_marker_and_band_have_the_book_s_colours(open_page, figures):
+    page = open_page(figures("converter").html)
+    look = """row => ["marker", "band"].map(part =>
+        getComputedStyle(row.querySelector(`.df-${part}`)).backgroundColor)"""
+    rgb = {n: f"rgb({int(c[1:3], 16)}, {int(c[3:5], 16)}, {int(c[5:], 16)})" for n, c in COLOURS.items()}
+    for chosen in ("eps", "v"):
+        choose(page, "chosen", chosen)
+        for name, colour in (("eps", "noise"), ("x0", "data"), ("v", "prediction")):
+            assert page.locator(f'[data-quantity="{name}"]').evaluate(look) == [rgb[colour]] * 2
+    colours = {tuple(page.locator(f'[data-quantity="{name}"]').evaluate(look)) for name in QUANTITIES}
+    assert len(colours) == 5
 
 
 def test_the_converter_says_what_is_undefined_without_signal(open_page, figures):
