@@ -53,6 +53,7 @@ ALT = (
     "The digits 0 to 9, one in each row. From left to right a square of noise turns, "
     "step by step, into a white digit on black."
 )
+FILM = "A stored film of the model at work, to be read from left to right."
 
 logger = logging.getLogger(__name__)
 
@@ -250,11 +251,11 @@ def figure(form: str, known: dict, up: str) -> str:
         width, height = picture.size
     known = known | {"settings": known["settings"] | FORMS[form]}
     data = html.escape(json.dumps(known), quote=True)
+    picture = f'src="{up}{FOLDER}/{MODEL}.webp" width="{width}" height="{height}" loading="lazy" alt="{ALT}"'
     return (
-        f'<figure class="live-model" data-form="{form}" data-about="{data}"><noscript>'
-        f'<img src="{up}{FOLDER}/{MODEL}.webp" width="{width}" height="{height}" loading="lazy" alt="{ALT}">'
-        "<p>A stored film of the model at work, to be read from left to right. With scripts switched on, "
-        "it draws here.</p></noscript></figure>"
+        f'<figure class="live-model" data-form="{form}" data-about="{data}">'
+        f"<noscript><img {picture}><p>{FILM} With scripts switched on, it draws here.</p></noscript>"
+        f'<div class="lm-printed"><img {picture}><p>{FILM} On the page of the book, it draws here.</p></div></figure>'
     )
 
 

@@ -33,10 +33,12 @@ PICTURE = re.compile(
     r'<img (?=[^>]*src="(?:\.\./)*_images/([^"]+)")(?![^>]*loading=)'
 )
 
-# Thebe is for live code, which this book has in Colab; its address is another host's. The theme searches on
-# a page of its own, so other pages need no index. Its icons come twice: as fonts, and as a script of 1.5 MB.
-UNUSED = ("sphinx-thebe", "THEBE_JS_URL", "fontawesome.js")
-SEARCHING = ("searchtools.js", "language_data.js", "searchindex.js")
+# Thebe is for live code, which this book has in Colab; its address is another host's. The book has a search of its own, see
+# search_pages.py. The theme's icons come twice: as fonts, and as a script of 1.5 MB.
+UNUSED = (
+    *("sphinx-thebe", "THEBE_JS_URL", "fontawesome.js"),
+    *("searchtools.js", "language_data.js", "searchindex.js"),
+)
 TAG = re.compile(r"[ \t]*<(?:script|link)\b[^>]*(?:></script>|>)\n?")
 SYSTEM = (
     '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
@@ -57,18 +59,14 @@ def light_page(
     context: dict,
     doctree: nodes.document | None,
 ) -> None:
-    unused = UNUSED if pagename == "search" else UNUSED + SEARCHING
-    context["lean"] = lambda html: lean(html, unused)
+    context["lean"] = lambda html: lean(html, UNUSED)
     for kind in ("script_files", "css_files"):
         context[kind] = [
             file
             for file in context[kind]
-            if not any(name in _told(file) for name in unused)
+            if not any(name in _told(file) for name in UNUSED)
         ]
-    if pagename != "search":
-        context["script_files"] = list(
-            map(after_the_text, context["script_files"])
-        )
+    context["script_files"] = list(map(after_the_text, context["script_files"]))
     if "body" in context:
         up = context["content_root"]
         body = FIGURE.sub(
@@ -79,6 +77,17 @@ def light_page(
         context["body"] = PICTURE.sub(
             lambda match: sized(match, sources, Path(app.srcdir)), body
         )
+
+
+def scripts_of_readers(
+    app: Sphinx, pagename: str, templatename: str, context: dict, doctree
+) -> None:
+    """What remembers something for a reader, on the pages that have something to remember."""
+    if "Predict first" in context.get("body", ""):
+        app.add_css_file("predict.css")
+        app.add_js_file("predict.js", loading_method="defer")
+    if re.match(r"(\d\d_|index$)", pagename.rpartition("/")[2]):
+        app.add_js_file("where.js", loading_method="defer")
 
 
 def _told(file) -> str:
@@ -197,6 +206,7 @@ def cut_font(source: Path, codes: set[int], target: str) -> None:
 
 def setup(app: Sphinx) -> dict:
     app.add_js_file("book.js", loading_method="defer")
+    app.connect("html-page-context", scripts_of_readers)
     app.connect("html-page-context", light_page, priority=950)
     app.connect("build-finished", write_icons)
     return {

@@ -50,3 +50,13 @@ const play = figure => {
   sheet.src = figure.dataset.film;
 };
 document.querySelectorAll("[data-film]").forEach(play);
+
+// Paper is white, whatever the screen is.
+const page = document.documentElement;
+let theme;
+addEventListener("beforeprint", () => { theme = page.dataset.theme; page.dataset.theme = "light"; });
+addEventListener("afterprint", () => { page.dataset.theme = theme; });
+
+// A link to another place of the page leads there, and the drawer that it was found in closes.
+for (const drawer of document.querySelectorAll("dialog[id$=sidebar-modal]"))
+  drawer.addEventListener("click", event => { if (event.target.closest("a[href^='#']")) drawer.close(); });

@@ -12,15 +12,42 @@ const steps = second && isNumber(second) ? stepper(second, data.at[1]) : null;
 const state = { column: second ? data.at[1] : 0 };
 const here = () => +across.input.value * wide + state.column;
 
-// Curves
-const WIDTH = 260, HEIGHT = 84, PAD = 8;
+// Curves, with their axes
+const WIDTH = 340, HEIGHT = 130, LEFT = 46, RIGHT = 12, TOP = 8, BOTTOM = 36;
+const along = share => LEFT + share * (WIDTH - LEFT - RIGHT);
 const places = isNumber(first) && first.labels.every((label, i) => !i || label > first.labels[i - 1])
   ? first.labels.map(label => (label - first.labels[0]) / (first.labels.at(-1) - first.labels[0] || 1))
   : first.labels.map((_, i) => i / Math.max(1, first.labels.length - 1));
+const rule = attributes => s("line", { stroke: "currentColor", ...attributes });
+// The first axis: a tick for each label; of two whose texts would meet, the second has none.
+const below = () => {
+  const y = HEIGHT - BOTTOM, marks = [rule({ x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y })];
+  let free = -Infinity;
+  first.labels.forEach((label, i) => {
+    const x = along(places[i]), shown = text(label), half = 3.6 * shown.length;
+    marks.push(rule({ x1: x, x2: x, y1: y, y2: y + 4 }));
+    if (x - half < free) return;
+    free = x + half + 6;
+    marks.push(s("text", { x, y: y + 16, "text-anchor": "middle", "data-tick": "x" }, shown));
+  });
+  return [...marks, s("text", { x: along(0.5), y: HEIGHT - 4, "text-anchor": "middle" }, first.name)];
+};
+// Round numbers from low to high, two to four of them.
+const round = (low, high) => {
+  const size = 10 ** Math.floor(Math.log10((high - low) / 2 || 1)), step = size * ([5, 2].find(times => times * size <= (high - low) / 2) ?? 1);
+  const found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(+(i * step).toPrecision(12));
+  return found;
+};
 const curves = Object.fromEntries(names.map(name => {
   const values = data.numbers[name], finite = values.filter(value => value !== null);
   const low = Math.min(...finite), high = Math.max(...finite);
-  const x = i => PAD + places[i] * (WIDTH - 2 * PAD), y = value => HEIGHT - PAD - (value - low) / (high - low || 1) * (HEIGHT - 2 * PAD);
+  const x = i => along(places[i]), y = value => HEIGHT - BOTTOM - (value - low) / (high - low || 1) * (HEIGHT - BOTTOM - TOP);
+  const ticks = finite.length ? round(low, high).flatMap(value => [
+    rule({ x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), opacity: 0.18 }),
+    rule({ x1: LEFT - 4, x2: LEFT, y1: y(value), y2: y(value) }),
+    s("text", { x: LEFT - 7, y: y(value) + 4, "text-anchor": "end", "data-tick": "y" }, text(value).replace("-", "−")),
+  ]) : [];
   const lines = Array.from({ length: wide }, (_, column) => {
     let d = "", drawing = false;
     first.labels.forEach((_, i) => {
@@ -31,11 +58,11 @@ const curves = Object.fromEntries(names.map(name => {
     return s("path", { d, fill: "none", stroke: "currentColor", "stroke-width": 1.2 });
   });
   const marker = s("circle", { r: 4.5, fill: "var(--prediction)", "data-marker": name });
-  const plot = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" },
-    ...lines, marker);
+  const plot = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, style: "max-width:28rem", "aria-hidden": "true" },
+    rule({ x1: LEFT, x2: LEFT, y1: TOP, y2: HEIGHT - BOTTOM }), ...below(), ...ticks, ...lines, marker);
   // The nearest place on the first axis.
   const jump = event => {
-    const box = plot.getBoundingClientRect(), share = ((event.clientX - box.left) / box.width * WIDTH - PAD) / (WIDTH - 2 * PAD);
+    const box = plot.getBoundingClientRect(), share = ((event.clientX - box.left) / box.width * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT);
     const near = places.map((place, i) => [Math.abs(place - share), i]).sort((a, b) => a[0] - b[0])[0][1];
     stop();
     across.input.value = near;

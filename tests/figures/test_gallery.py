@@ -90,6 +90,11 @@ SHADE = """image => {
 }"""
 
 
+def place_of(step: float, loss: float) -> tuple[float, float]:
+    """Where the example's plot has this point: between its axes, which leave room for their numbers."""
+    return 46 + step / 100 * (340 - 46 - 12), 130 - 36 - (loss - 0.05) / 1.95 * (130 - 36 - 8)
+
+
 def on_show(page, step: int, weights: int) -> None:
     """The picture, the number and the marker are those of this choice."""
     page.wait_for_function("document.querySelector('.df-picture').complete")
@@ -106,7 +111,7 @@ def on_show(page, step: int, weights: int) -> None:
         assert marker.get_attribute("hidden") is not None
         return
     assert shown(page, "loss") == pytest.approx(loss, rel=1e-5)
-    place = 8 + SHEET_STEPS[step] / 100 * (260 - 16), 84 - 8 - (loss - 0.05) / 1.95 * (84 - 16)
+    place = place_of(SHEET_STEPS[step], loss)
     drawn = float(marker.get_attribute("cx")), float(marker.get_attribute("cy"))
     assert drawn == pytest.approx(place, abs=0.01) and marker.get_attribute("hidden") is None
 
@@ -128,7 +133,7 @@ def test_the_gallery_is_moved_by_keyboard_and_pointer(open_page, figures):
 def test_a_click_on_the_curve_of_the_gallery_goes_there(open_page, figures):
     page = open_page(figures("gallery").html)
     plot = page.locator(".df-plot svg")
-    for share, step in ((0.97, 3), (0.45, 2), (0.12, 1), (0.0, 0)):
+    for share, step in ((0.97, 3), (0.45, 2), (0.22, 1), (0.0, 0)):
         box = plot.bounding_box()
         page.mouse.click(box["x"] + share * box["width"] + 1, box["y"] + box["height"] / 2)
         on_show(page, step, 0)
@@ -140,7 +145,7 @@ def test_the_curves_of_the_gallery_are_its_numbers_and_a_pointer_is_dragged_alon
         path = page.locator(".df-plot path").nth(column).get_attribute("d")
         drawn = [[float(x), float(y)] for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)]
         expected = [
-            [8 + step / 100 * (260 - 16), 84 - 8 - (value - 0.05) / 1.95 * (84 - 16)]
+            place_of(step, value)
             for step, value in zip(SHEET_STEPS, values, strict=True)
             if not math.isnan(value)
         ]
@@ -155,6 +160,48 @@ def test_the_curves_of_the_gallery_are_its_numbers_and_a_pointer_is_dragged_alon
     page.mouse.up()
     page.mouse.move(box["x"] + 1, middle)
     on_show(page, 3, 0)
+
+
+@pytest.mark.parametrize("width", [360, 390, 1300])
+def test_the_curves_of_the_gallery_have_axes_with_numbers(open_page, figures, width):
+    page = open_page(figures("gallery").html, viewport={"width": width, "height": 800})
+    ticks = page.locator(".df-plot text").evaluate_all(
+        """all => all.map(one => [one.dataset.tick ?? "name", one.textContent, one.getAttribute("x"), one.getAttribute("y"),
+             (({ left, right, top, bottom }) => [left, right, top, bottom])(one.getBoundingClientRect())])"""
+    )
+    across = {text: float(x) for kind, text, x, _, _ in ticks if kind == "x"}
+    assert set(across) == {"0", "10", "50", "100"}
+    for text, x in across.items():
+        assert x == pytest.approx(place_of(float(text), 0)[0])
+    upward = {text: float(y) for kind, text, _, y, _ in ticks if kind == "y"}
+    assert set(upward) == {"0.5", "1", "1.5", "2"}
+    for text, y in upward.items():
+        assert y == pytest.approx(place_of(0, float(text))[1] + 4)
+    assert [text for kind, text, *_ in ticks if kind == "name"] == ["step"]
+    boxes = [box for *_, box in ticks]
+    for i, (left, right, top, bottom) in enumerate(boxes):
+        assert left >= 0 and right <= width and bottom - top > 9, ticks[i]
+        for low, high, upper, lower in boxes[:i]:
+            assert min(right, high) <= max(left, low) or min(bottom, lower) <= max(top, upper), ticks[i]
+
+
+def test_of_numbers_that_would_meet_below_a_curve_the_second_is_left_out(open_page):
+    page = open_page(gallery(samples(4), {"step": [0, 2, 4, 100]}, {"n": [1, 2, 3, 4]}).html)
+    assert page.locator('.df-plot [data-tick="x"]').all_text_contents() == ["0", "100"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.95, 1.0], {"0.96", "0.98", "1"}),
+        ([-30, 40], {"−20", "0", "20", "40"}),
+        ([3, 3], {"3"}),
+        ([0, 1200], {"0", "500", "1000"}),
+    ],
+)
+def test_the_numbers_beside_a_curve_are_round(open_page, values, ticks):
+    page = open_page(gallery(samples(2), {"scale": [1, 2]}, {"n": values}).html)
+    assert set(page.locator('.df-plot [data-tick="y"]').all_text_contents()) == ticks
 
 
 def test_the_gallery_plays_to_its_end(open_page, figures):

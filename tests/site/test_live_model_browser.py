@@ -363,6 +363,35 @@ def test_other_noise_is_the_next_seeds_and_no_seed_changes_nothing(open_page):
     assert control(page, "seed").input_value() == "2" and not torch.equal(second, first)
     control(page, "seed").fill("1")
     assert torch.equal(pictures(page), first)
+    # after the largest comes the smallest
+    control(page, "seed").fill("999999")
+    control(page, "other").click()
+    assert control(page, "seed").input_value() == "0"
+    assert control(page, "seed").evaluate("seed => seed.validity.valid")
+    control(page, "other").click()
+    assert torch.equal(pictures(page), first)
+
+
+def test_nothing_is_shown_as_minus_nought(open_page):
+    def even(page):
+        """A schedule whose log-SNR passes so near to 0 that no digit of it is left."""
+        page.context.route(
+            "**/knots.json",
+            lambda route: route.fulfill(
+                json={
+                    steps: [row | ({"logsnr": -0.04} if "logsnr" in row else {}) for row in rows]
+                    for steps, rows in route.fetch().json().items()
+                }
+            ),
+        )
+
+    page = open_page(before=even)
+    draw_one(page)
+    said = []
+    for _ in range(6):
+        control(page, "step").press("ArrowLeft")
+        said.append(status(page))
+    assert said[-1] == "step 0 of 5 · log-SNR 0.0" and not any("0.0" in text and "−" in text for text in said)
 
 
 @pytest.mark.parametrize("form", live_model.FORMS)
@@ -420,6 +449,35 @@ def test_stop_ends_a_drawing_and_the_next_one_is_whole(open_page):
     control(page, "play").click()
     finished(page)
     assert torch.equal(pictures(page), whole)
+
+
+WIDTHS = [360, 390, 1300]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_after_a_stop_the_slider_leads_through_what_was_drawn(open_page, width):
+    page = open_page(viewport={"width": width, "height": 800})
+    for name, value in (("sampler", "ddim"), ("steps", "200"), ("digit", "7")):
+        choose(page, name, value)
+    slide(page, "count", 1)
+    slide(page, "scale", 1)
+    control(page, "play").click()
+    finished(page, "step 3 of 200")
+    control(page, "play").click()
+    last = int(control(page, "step").get_attribute("max"))
+    assert 3 <= last < 200 and control(page, "step").input_value() == str(last)
+    newest = pictures(page)
+    box = control(page, "step").bounding_box()
+    across = lambda share: (box["x"] + share * box["width"], box["y"] + box["height"] / 2)  # noqa: E731
+    page.mouse.move(*across(0.5))
+    page.mouse.down()
+    page.mouse.move(*across(0.02), steps=4)
+    assert status(page).startswith("step 0 of 200")
+    assert not torch.equal(pictures(page), newest)
+    # as far to the right as it goes, and beyond
+    page.mouse.move(*across(1.4), steps=8)
+    page.mouse.up()
+    assert status(page).startswith(f"step {last} of 200") and torch.equal(pictures(page), newest)
 
 
 def test_the_answer_to_a_drawing_that_was_stopped_is_not_the_next_ones(open_page):
@@ -570,6 +628,57 @@ def test_without_memory_the_film_plays(open_page, film):
     plays_its_film(open_page(before=starve), "ONNX Runtime could not start it", film)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_after_a_fault_of_the_network_the_model_is_tried_again(open_page, width):
+    cut = [True]
+
+    def once(page):
+        fault = lambda route: route.abort("connectionreset") if cut else route.continue_()  # noqa: E731
+        page.context.route("**/mnist28.weights", fault)
+
+    page = open_page(before=once, viewport={"width": width, "height": 800})
+    again = control(page, "again")
+    assert not again.is_visible()
+    for name, value in (("digit", "3"), ("sampler", "ddim"), ("steps", "5")):
+        choose(page, name, value)
+    slide(page, "count", 2)
+    control(page, "play").click()
+    finished(page, "A stored film · step")
+    finished(page, "This was a stored film")
+    assert again.is_visible() and page.evaluate("document.documentElement.scrollWidth") <= width
+    # the first try again may fail as well
+    again.click()
+    finished(page, "This was a stored film")
+    cut.clear()
+    again.focus()
+    page.keyboard.press("Enter")
+    assert finished(page).endswith(". 3 3")
+    assert not again.is_visible() and page.locator("[data-film]").count() == 0
+    assert page.locator(".lm-settings input:disabled").count() == 0 and page.locator(".lm-tile").count() == 2
+    control(page, "step").press("Home")
+    assert status(page).startswith("step 0 of 5 · log-SNR")
+
+
+def test_what_another_try_cannot_mend_is_not_tried_again(open_page, film):
+    page = open_page(before=lambda page: page.add_init_script("delete window.WebAssembly"))
+    plays_its_film(page, "WebAssembly is switched off", film)
+    assert not control(page, "again").is_visible()
+
+
+@pytest.mark.parametrize("form", live_model.FORMS)
+def test_on_paper_it_is_its_film(open_page, form):
+    for scripts in (True, False):
+        page = open_page(form, java_script_enabled=scripts)
+        assert page.locator(".lm-printed:visible").count() == 0
+        page.emulate_media(media="print")
+        assert page.locator(".lm-printed img:visible").count() == 1
+        shown = page.locator(".live-model *").evaluate_all(
+            "all => all.filter(one => one.checkVisibility()).map(one => one.tagName)"
+        )
+        assert set(shown) == {"DIV", "IMG", "P"}, shown
+        assert page.locator(".live-model canvas:visible, .live-model input:visible").count() == 0
+
+
 def test_with_the_network_cut_it_says_so(open_page):
     page = open_page()
     page.context.set_offline(True)
@@ -591,7 +700,7 @@ def test_once_it_is_here_it_needs_no_network(open_page):
 
 def test_without_scripts_the_film_is_a_picture(open_page):
     page = open_page(java_script_enabled=False, viewport={"width": 360, "height": 740})
-    image = page.locator("noscript img, figure img")
+    image = page.locator("figure img:visible")
     assert image.get_attribute("alt") == live_model.ALT
     assert 200 < image.bounding_box()["width"] <= 336
 

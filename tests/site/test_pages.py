@@ -159,10 +159,10 @@ HEAD = """<link rel="preload" as="script" href="a/bootstrap.js?digest=1" />
 
 
 def test_the_head_of_a_page_is_lean():
-    made = pages.lean(HEAD, pages.UNUSED + pages.SEARCHING)
+    made = pages.lean(HEAD, pages.UNUSED)
     assert "fontawesome" not in made and "searchtools" not in made and "bootstrap.js" in made
     assert 'matchMedia("(prefers-color-scheme: dark)")' in made and 'getItem("mode") || "auto"' in made
-    assert "searchtools" in pages.lean(HEAD, pages.UNUSED)
+    assert "searchtools" in pages.lean(HEAD, ("fontawesome.js",))
 
 
 def test_icons_are_cut_out_of_the_fonts_of_the_theme(tmp_path):
@@ -248,10 +248,7 @@ def test_scripts_wait_for_the_text_and_keep_their_order(small):
     scripts = re.findall(r"<script([^>]*)>", head)
     assert len(scripts) > 3 and all("defer" in script for script in scripts)
     assert head.index("documentation_options.js") < head.index("doctools.js") < head.index("book.js")
-    assert "searchindex" not in head
-    # it is of no use before its index is here, and its own scripts ask for these at once
-    search = page_of(small, "search").partition("</head>")[0]
-    assert 'defer="defer" src="_static/doctools' not in search and "searchtools.js" in search
+    assert "searchindex" not in head and "search_passages" not in head
 
 
 def test_a_script_without_a_file_waits_only_if_it_asks_for_another():
@@ -272,9 +269,8 @@ def test_what_no_page_uses_is_left_out(tmp_path, name):
     }
     pages.light_page(None, name, "", context, None)
     kept = [file.filename for kind in ("script_files", "css_files") for file in context[kind]]
-    assert kept == ["book.js", *(["searchtools.js"] if name == "search" else []), "book.css"]
-    assert ("searchtools" in context["lean"](HEAD)) == (name == "search")
-    assert "fontawesome" not in context["lean"](HEAD)
+    assert kept == ["book.js", "book.css"]
+    assert "searchtools" not in context["lean"](HEAD) and "fontawesome" not in context["lean"](HEAD)
 
 
 def test_pictures_know_their_size_and_wait_until_they_are_seen(small):

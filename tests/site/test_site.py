@@ -152,8 +152,9 @@ def test_every_icon_of_a_page_is_in_the_cut_font():
 
 
 def test_how_to_cite_and_the_licence_are_on_a_page():
-    text = (HTML / "book" / "how_to_use.html").read_text(encoding="utf-8")
-    assert "cff-version" in text and "creativecommons.org/licenses/by/4.0" in text
+    cite = (HTML / "book" / "how_to_cite.html").read_text(encoding="utf-8")
+    assert re.search(r"@book.*title.*author.*year", re.sub(r"<[^>]+>", "", cite), re.S)
+    assert "creativecommons.org/licenses/by/4.0" in cite
 
 
 def test_the_landing_page_leads_to_every_page():

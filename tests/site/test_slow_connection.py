@@ -25,7 +25,7 @@ new PerformanceObserver(list => jumped.push(...list.getEntries().map(entry => ({
 """
 # Where the first screen's blocks and formulas begin.
 PLACES = """() => [...document.querySelectorAll("article :is(h1, h2, p, pre, math, figure)")]
-  .map(node => [node.tagName, Math.round(node.getBoundingClientRect().top)])
+  .filter(node => node.checkVisibility()).map(node => [node.tagName, Math.round(node.getBoundingClientRect().top)])
   .filter(([_, top]) => top < innerHeight)"""
 
 

@@ -5,6 +5,13 @@
 
 TeX Gyre Termes Math 1.543 by Bogusław Jackowski, Piotr Strzelczyk and Piotr Pianowski, GUST Font License; Debian has
 it in the package fonts-texgyre-math. What is cut has a name of its own, as the licence asks of a changed font.
+
+Two things are changed, because browsers set formulas without two rules of TeX:
+
+- A prime is a power to them, and the font's own prime is small and high already. They get the large, low one that the font has
+  for powers.
+- A power or an index moves away from a base that is tall or deep, so that the t of beta would hang below the t of alpha. TeX makes
+  an exception for single letters; the font's drops are set so that no letter is tall or deep enough.
 """
 
 from __future__ import annotations
@@ -55,9 +62,33 @@ KEPT = (
 )
 
 
+PRIMES = (0x2032, 0x2033, 0x2034)
+# In thousandths of the size. The first is TeX's own; the second leaves the index of a fence near its foot.
+DROPS = {"SuperscriptBaselineDropMax": 386, "SubscriptBaselineDropMin": -30}
+
+
+def mend(font: TTFont) -> None:
+    """Primes and drops as browsers need them, see above. Raises ValueError if the font has no primes for powers."""
+    powers = {
+        small: large[0]
+        for lookup in font["GSUB"].table.LookupList.Lookup
+        for table in lookup.SubTable
+        for small, large in getattr(table, "alternates", {}).items()
+    }
+    glyphs = font.getBestCmap()
+    if lacking := [f"U+{code:04X}" for code in PRIMES if glyphs.get(code) not in powers]:
+        raise ValueError(f"the font has no form for powers of {', '.join(lacking)}")
+    large = {code: powers[glyphs[code]] for code in PRIMES}
+    for table in font["cmap"].tables:
+        table.cmap.update({code: glyph for code, glyph in large.items() if code in table.cmap})
+    for name, value in DROPS.items():
+        getattr(font["MATH"].table.MathConstants, name).Value = value
+
+
 def cut(source: str, target: Path) -> int:
     """Write the part of the font that formulas use, as woff2; its size in bytes."""
     font = TTFont(source)
+    mend(font)
     options = Options(flavor="woff2", hinting=False, desubroutinize=True, notdef_outline=True)
     options.layout_features = ["ssty", "dtls", "flac"]
     options.name_IDs = [0, 1, 2, 3, 4, 5, 6, 13, 14]

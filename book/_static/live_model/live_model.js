@@ -10,7 +10,13 @@ const h = (tag, attributes = {}, ...children) => {
   return node;
 };
 const megabytes = bytes => (bytes / 1e6).toFixed(1);
-const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
+// Without a sign where nothing but noughts is left.
+const signed = (value, digits) => {
+  const text = value.toFixed(digits);
+  return text.replace("-", +text ? "−" : "");
+};
+// What another try cannot mend.
+const never = reason => Object.assign(new Error(reason), { never: true });
 // Two significant digits, such as 0.083 or 1.2.
 const brief = seconds => seconds < 10 ? `${+seconds.toPrecision(2)}` : seconds.toFixed(0);
 
@@ -30,9 +36,9 @@ const network = {
     return this.loading ??= this.start(files);
   },
   async start(files) {
-    if (typeof WebAssembly !== "object") throw new Error("WebAssembly is switched off in this browser");
-    if (typeof DecompressionStream !== "function") throw new Error("this browser is too old to unpack it");
-    if (location.protocol === "file:") throw new Error("browsers load it from a web server only, not from a file");
+    if (typeof WebAssembly !== "object") throw never("WebAssembly is switched off in this browser");
+    if (typeof DecompressionStream !== "function") throw never("this browser is too old to unpack it");
+    if (location.protocol === "file:") throw never("browsers load it from a web server only, not from a file");
     this.worker = new Worker(new URL("worker.js", here), { type: "module" });
     this.worker.onerror = () => this.waiting?.reject(new Error("its program did not start"));
     this.worker.onmessage = ({ data }) => {
@@ -57,7 +63,7 @@ const start = root => {
   const about = JSON.parse(root.dataset.about), whole = root.dataset.form === "whole";
   const { size, classes } = about, pixels = size * size;
   const chosen = { ...about.settings, digit: "each", count: classes.length, seed: 1, show: "x" };
-  let frames = [], run = null, film = null;
+  let frames = [], steps = chosen.steps, run = null, film = null;
 
   // The pictures.
   const tiles = h("div", { class: "lm-tiles", role: "img" });
@@ -89,7 +95,7 @@ const start = root => {
     const frame = frames[at];
     paint(frame[chosen.show] ?? frame.x, frame.film);
     position.value = at;
-    const text = `step ${at} of ${position.max}` + ("logsnr" in frame ? ` · log-SNR ${Number.isFinite(frame.logsnr) ? signed(frame.logsnr, 1) : "∞"}` : "");
+    const text = `step ${at} of ${steps}` + ("logsnr" in frame ? ` · log-SNR ${Number.isFinite(frame.logsnr) ? signed(frame.logsnr, 1) : "∞"}` : "");
     position.setAttribute("aria-valuetext", text);
     return text;
   };
@@ -102,7 +108,7 @@ const start = root => {
     if (network.ready) stop(); // while it loads, the choice is still open
     lay(asked());
     frames = [{ x: noisy()() }];
-    position.max = chosen.steps;
+    position.max = steps = chosen.steps;
     position.disabled = true;
     look(0);
     describe("Noise, to become");
@@ -114,11 +120,18 @@ const start = root => {
 
   // Drawing.
   const play = h("button", { type: "button", class: "lm-play", "data-input": "play" });
-  const resting = () => { run = null; play.textContent = film ? "▶ Film" : "▶ Draw"; play.classList.remove("lm-busy"); };
+  const resting = () => {
+    run = null;
+    play.textContent = film ? "▶ Film" : "▶ Draw";
+    play.classList.remove("lm-busy");
+    again.hidden = !film || Boolean(film.error.never);
+  };
   const stop = () => {
     if (!run) return;
     if (!network.ready) network.close();
     root.classList.toggle("lm-rest", frames.length < 2);
+    // The way back begins at the last step that was drawn.
+    position.max = Math.max(1, frames.length - 1);
     position.disabled = frames.length < 2;
     resting();
   };
@@ -134,7 +147,7 @@ const start = root => {
     const randn = noisy(), x = randn(), knots = network.knots[settings.steps];
     const denoise = ddpmSampling.clipped(ddpmSampling.guided(ddpmSampling.denoiser(network.ask), labels, settings.scale));
     frames = [{ x, x0: x, logsnr: knots[0].logsnr }];
-    position.max = settings.steps;
+    position.max = steps = settings.steps;
     position.disabled = true;
     describe("Being drawn");
     heard.textContent = `Drawing ${labels.length} pictures`;
@@ -151,19 +164,26 @@ const start = root => {
     resting();
   };
 
-  // The film, where the model cannot run.
-  const project = async (mine, why) => {
+  // The film, where the model cannot run. What a network or a memory refused once it may give the next time.
+  const again = h("button", { type: "button", class: "lm-again", "data-input": "again", hidden: "" }, "Try the model again");
+  const controls = () => root.querySelectorAll("fieldset, .lm-settings input, .lm-settings button");
+  const project = async (mine, error) => {
     if (!film) {
       network.close();
-      const sheet = new Image();
+      const sheet = new Image(), kept = { digit: chosen.digit, count: chosen.count, show: chosen.show };
       sheet.src = new URL(about.film.file, here);
-      try { await sheet.decode(); } catch { say(`The model cannot run here: ${why}. Its film did not come either.`); return resting(); }
-      film = { sheet, why };
-      for (const node of root.querySelectorAll("fieldset, .lm-settings input, .lm-settings button")) node.disabled = true;
+      try { await sheet.decode(); } catch {
+        if (run !== mine) return;
+        say(`The model cannot run here: ${error.message}. Its film did not come either.`);
+        return resting();
+      }
+      if (run !== mine) return;
+      film = { sheet, error, kept };
+      for (const node of controls()) node.disabled = true;
       Object.assign(chosen, { digit: "each", count: classes.length, show: "x" });
       lay(asked());
       frames = Array.from({ length: about.film.steps + 1 }, (_, column) => ({ film: { sheet, column, pitch: about.film.pitch } }));
-      position.max = about.film.steps;
+      position.max = steps = about.film.steps;
     }
     root.dataset.film = "";
     position.disabled = true;
@@ -175,9 +195,16 @@ const start = root => {
     if (run !== mine) return;
     position.disabled = false;
     describe("A film of the model drawing");
-    const { sampler, steps, scale } = about.film;
-    say(`This was a stored film (${sampler}, ${steps} steps, scale ${scale}). The model itself cannot run here: ${film.why}.`);
+    const made = about.film;
+    say(`This was a stored film (${made.sampler}, ${made.steps} steps, scale ${made.scale}). The model itself cannot run here: ${film.error.message}.`);
     resting();
+  };
+  const unroll = () => {
+    Object.assign(chosen, film.kept);
+    film = null;
+    delete root.dataset.film;
+    for (const node of controls()) node.disabled = false;
+    rest();
   };
 
   play.onclick = async () => {
@@ -188,11 +215,18 @@ const start = root => {
     play.classList.add("lm-busy");
     try {
       if (film) return await project(mine);
-      if (!about.files) throw new Error("this copy of the book was built without its engine");
+      if (!about.files) throw never("this copy of the book was built without its engine");
       await draw(mine);
     } catch (error) {
-      if (run === mine) await project(mine, error.message);
+      if (run === mine) await project(mine, error);
     }
+  };
+  again.onclick = () => {
+    if (run) stop();
+    unroll();
+    resting();
+    play.focus();
+    play.click();
   };
   position.oninput = () => tell(look(+position.value));
 
@@ -217,7 +251,7 @@ const start = root => {
   const seed = h("input", { type: "number", min: 0, max: 999999, step: 1, value: chosen.seed, "data-input": "seed" });
   seed.oninput = () => { if (seed.validity.valid && seed.value) restart("seed", +seed.value); };
   const other = h("button", { type: "button", "data-input": "other" }, "other noise");
-  other.onclick = () => { seed.value = chosen.seed + 1; restart("seed", chosen.seed + 1); };
+  other.onclick = () => { seed.value = (chosen.seed + 1) % (+seed.max + 1); restart("seed", +seed.value); };
   const seeds = h("div", { class: "lm-seed" }, h("label", {}, h("span", {}, "seed"), seed), other);
 
   const settings = h("div", { class: "lm-settings" }, pick("digit", "digit", digits));
@@ -236,7 +270,7 @@ const start = root => {
   } else settings.append(other);
 
   const bar = h("div", { class: "lm-bar" }, play, position);
-  root.replaceChildren(tiles, bar, status, settings, heard);
+  root.replaceChildren(tiles, bar, status, again, settings, heard, root.querySelector(".lm-printed"));
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", "A model that draws digits");
   resting();
