@@ -18,8 +18,8 @@ from sphinx.application import Sphinx
 
 from ddpm_lib.files import write_whole
 
-GROUND, INK = (20, 24, 30), (206, 214, 221)
-"""Background and text of the theme in the dark: --pst-color-background and --pst-color-text-base."""
+GROUND, INK = (18, 18, 18), (206, 214, 221)
+"""Background and text of sphinx-book-theme in the dark: --pst-color-background and --pst-color-text-base."""
 PICTURE = re.compile(
     r'<img (?=[^>]*src="((?:\.\./)*_images/([^"]+)\.png)")[^>]*>'
 )

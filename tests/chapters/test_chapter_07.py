@@ -565,7 +565,7 @@ def test_near_misses_fail_and_are_described():
     def off(start, constant, half_life, updates):
         return average_by_updates(start, constant, half_life, updates + 1)
 
-    assert "of the start left, and should have" in said("training.average", off)
+    assert "one update too few or too many" in said("training.average", off)
     near = lambda target, a, s, m: first_loss_by_pairs(target, a, s, m) * (1.001 if target == "v" else 1)  # noqa: E731
     assert "Right for eps, x0, flow; not for v" in said("training.first_loss", near)
 
