@@ -464,6 +464,7 @@ EXERCISES = (
             ),
         ),
         _floor_inputs,
+        apart=lambda arguments: arguments[0].shape[1],
         # so that n for n - 1 in the spread is right too
         tolerance=(1e-5, 1.5e-4),
     ),
@@ -549,5 +550,6 @@ EXERCISES = (
             ),
         ),
         _copies_inputs,
+        apart=lambda arguments: arguments[0].shape[1],
     ),
 )  # fmt: skip

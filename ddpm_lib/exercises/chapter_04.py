@@ -526,6 +526,7 @@ EXERCISES = (
             ),
         ),
         _index_inputs,
+        apart=lambda arguments: arguments[0],
         explain=_explain_index,
         tolerance=1e-6,
     ),

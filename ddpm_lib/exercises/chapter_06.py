@@ -140,8 +140,9 @@ def _over_the_size(q, k, v, heads):
 
 
 def _attention_inputs(generator: torch.Generator) -> tuple:
-    heads, dims = torch.randint(2, 4, (2,), generator=generator).tolist()
-    dims += 2  # never as many as heads: then dividing by d and by the root of all channels is the same
+    heads = int(torch.randint(2, 5, (), generator=generator))
+    # never as many as heads: then dividing by d and by the root of all channels is the same
+    dims = int(torch.randint(5, 7, (), generator=generator))
     rows, more = torch.randint(2, 5, (2,), generator=generator).tolist()
     # higher than wide or wider than high, never square
     shape = (rows, rows + more) if more % 2 else (rows + more, rows)
@@ -397,6 +398,7 @@ EXERCISES = (
             Slip("It looks as if SNR was used and not its logarithm.", lambda logsnr, width: _features(logsnr.exp(), width)),
         ),
         _feature_inputs,
+        apart=lambda arguments: arguments[1],
         explain=_explain_features,
     ),
     Exercise(
@@ -430,6 +432,7 @@ EXERCISES = (
             Slip("The mixing is right, and at the end height and width are exchanged: positions run along the rows.", lambda q, k, v, heads: _attention(q, k, v, heads, end="x y")),
         ),
         _attention_inputs,
+        apart=lambda arguments: arguments[3],
         explain=_explain_attention,
     ),
     Exercise(

@@ -463,6 +463,7 @@ EXERCISES = (
         ),
         lambda generator: (int(torch.randint(5, 12, (), generator=generator)), int(torch.randint(10**6, (), generator=generator))),
         _show_one_batch,
+        apart=lambda arguments: arguments[0],
         explain=_explain_one_batch,
     ),
     Exercise(
@@ -494,6 +495,7 @@ EXERCISES = (
             Slip("The bins run from T down to 1. The first should hold the smallest t.", lambda t, loss, T, bins: _per_time(t, loss, T, bins).flip(0)),
         ),
         _per_time_inputs,
+        apart=lambda arguments: arguments[3],
         explain=_explain_per_time,
     ),
 )  # fmt: skip

@@ -175,7 +175,7 @@ def _compute_inputs(generator: torch.Generator) -> tuple:
 
     convolutions = round(between(5e7, 2e8))
     attention, told = round(between(0.05, 0.4) * convolutions), round(between(0.05, 0.3) * convolutions)
-    k, batch = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((2, 5), (16, 129)))
+    k, batch = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((2, 6), (16, 129)))
     # far from a whole number, and nearer to the next one: rounding to the nearest is seen
     steps = between(800, 4000) // 1 + between(0.6, 0.8)
     return (
@@ -228,6 +228,7 @@ EXERCISES = (
             Slip("These are the large pictures.", lambda large, E: large.clone(), (lambda large, E: E @ _shrink(large, E) @ E.T,)),
         ),
         _shrink_inputs,
+        apart=lambda arguments: arguments[1].shape,
         explain=_explain_shrink,
     ),
     Exercise(
@@ -314,6 +315,7 @@ EXERCISES = (
             Slip("The last step is not paid for: round down, not up and not to the nearest.", lambda flop, c, a, told, k, batch: math.ceil(flop / (6 * batch * _cost(c, a, told, k)))),
         ),
         _compute_inputs,
+        apart=lambda arguments: arguments[4],
         explain=_explain_compute,
     ),
 )  # fmt: skip

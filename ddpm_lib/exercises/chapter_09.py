@@ -425,6 +425,7 @@ EXERCISES = (
             Slip("Both are in percent. Shares are asked for.", lambda logits, label: tuple(100 * each for each in _accuracy(logits, label))),
         ),
         _accuracy_inputs,
+        apart=lambda arguments: arguments[0].shape[1],
         explain=_explain_accuracy,
         # so that n - 1 for n in the error is right too
         tolerance=(1e-5, 2e-4),

@@ -544,6 +544,7 @@ EXERCISES = (
             Slip("It looks as if each class had its balls to itself. The radius is that to the k-th real neighbour of any class.", _missing_own_class),
         ),
         _missing_inputs,
+        apart=lambda arguments: arguments[3],
     ),
     Exercise(
         "metrics.claim",

@@ -49,7 +49,8 @@ class Exercise:
     or one for each of several values.
     explain: (arguments, got, wanted) -> what is wrong in words of the exercise, or "" for the usual words. It
     gets what has the form of the answer and is finite, with all numbers as tensors in float64.
-    trials: how many fresh inputs an attempt is tried on.
+    trials: how many fresh inputs an attempt is tried on. apart: what of the arguments is another one in each trial,
+    where there are so few that all trials might have the same by chance.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Exercise:
     tolerance: Tolerance = 1e-5
     explain: Callable[[tuple, object, object], str] = lambda arguments, got, wanted: ""
     trials: int = 3
+    apart: Callable[[tuple], object] | None = None
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,7 @@ def mark(exercise: Exercise, attempt: object, limit: float) -> tuple[str, str]:
     """The status and the text of a verdict. Nothing that the reader's code does raises, except KeyboardInterrupt."""
     with undisturbed():
         generator = torch.Generator().manual_seed(secrets.randbits(62))
-        trials = [
-            exercise.inputs(generator) for _ in range(exercise.trials if callable(exercise.answer) else 1)
-        ]
+        trials = trials_of(exercise, generator)
         wanted = [_answer(exercise, arguments) for arguments in trials]
         mine = Attempt(attempt)
         try:
@@ -49,6 +47,17 @@ def mark(exercise: Exercise, attempt: object, limit: float) -> tuple[str, str]:
         if text and not named and not any(isinstance(each, Failed) for each in got):
             text += _about_overwriting(mine)
         return ("not yet", f"not yet. {text}") if text else ("correct", "correct.")
+
+
+def trials_of(exercise: Exercise, generator: torch.Generator) -> list[tuple]:
+    """Fresh inputs."""
+    if not callable(exercise.answer):
+        return [exercise.inputs(generator)]
+    trials = {}
+    while len(trials) < exercise.trials:
+        arguments = exercise.inputs(generator)
+        trials.setdefault(exercise.apart(arguments) if exercise.apart else len(trials), arguments)
+    return list(trials.values())
 
 
 def _answer(exercise: Exercise, arguments: tuple) -> object:

@@ -18,6 +18,7 @@ from torch import nn
 
 from ddpm_lib import chain
 from ddpm_lib.exercises import Exercise, check, engine, exercises, find
+from ddpm_lib.exercises.marking import trials_of
 
 ALL = [exercise for _, group in exercises().values() for exercise in group]
 # those whose results are numbers of the attempt's own
@@ -471,3 +472,24 @@ def test_streams_folders_and_precision_of_products_are_put_back(tmp_path):
     assert check("chain.noising", attempt)
     assert (sys.stdout, sys.stderr, os.getcwd(), torch.get_float32_matmul_precision()) == before
     assert not torch.is_anomaly_enabled()
+
+
+# --- a number that is passed in and taken for granted
+
+FIXED = {
+    "unet.attention": lambda q, k, v, heads: answer_of("unet.attention")(q, k, v, 3 if q.shape[1] % 3 == 0 else 1),
+    "compute.steps": lambda flop, convolutions, attention, told, k, batch: answer_of("compute.steps")(flop, convolutions, attention, told, 2, batch),
+    "metrics.missing": lambda samples, real, labels, k: answer_of("metrics.missing")(samples, real, labels, 3),
+    "training.per_time": lambda t, loss, T, bins: answer_of("training.per_time")(t, loss, T, 4),
+    "unet.time_features": lambda logsnr, width: answer_of("unet.time_features")(logsnr, 12),
+    "schedule.cosine": lambda T: answer_of("schedule.cosine")(50),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_what_is_passed_in_is_another_number_in_each_trial(name):
+    apart = find(name).apart
+    for seed in range(20):
+        trials = trials_of(find(name), torch.Generator().manual_seed(seed))
+        assert len(set(map(apart, trials))) == len(trials) == 3
+        told(name, FIXED[name])
