@@ -733,7 +733,11 @@ def test_every_control_has_a_name_and_is_reached_by_tab(open_page, form):
     for _ in range(20):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.dataset.input ?? ''"))
-    every = set(page.locator("[data-input]:enabled").evaluate_all("all => all.map(one => one.dataset.input)"))
+    every = set(
+        page.locator("[data-input]:enabled:not([hidden])").evaluate_all(
+            "all => all.map(one => one.dataset.input)"
+        )
+    )
     assert every <= reached
     assert page.locator('[aria-live="polite"]').count() == 1
     assert "Noise" in page.locator('[role="img"]').get_attribute("aria-label")
