@@ -141,8 +141,8 @@ def kernel_distance(
     The unbiased squared MMD over all pairs, with the kernel (x . y / D + 1)^3 (KID if the features are Inception's;
     Bińkowski et al. 2018, arXiv 1801.01401, eq. 4). Unlike the Fréchet distance its mean does not depend on N, and it
     may come out below 0. The error is that of a delete-a-group jackknife over both sets (Kott 2001): each is dealt into
-    blocks, and each block is left out in turn. With normal features 1.96 of these errors to each side held the true
-    distance in 96 to 99 % of trials; the spread of overlapping random subsets, which is often printed, is far too small.
+    blocks, and each block is left out in turn. A test of this library holds that 1.96 of these errors to each
+    side cover the true distance; the spread of overlapping random subsets, which is often printed, is far too small.
     blocks: at least 2, and at most a fifth of N and of M, else lowered; the error is NaN where not even two blocks are left.
     groups: (N,), such as labels, where it was fixed how many samples of `a` each group gets: dealt evenly. Raises ValueError
     as ``frechet_distance`` does, for fewer than two samples or blocks, and groups that do not fit.

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 torch.set_num_threads(1)
 
-pytest_plugins = ["command"]
+pytest_plugins = ["command", "built_book"]
 
 # a deadline measures the machine, and one run must find what the last one found
 settings.register_profile(

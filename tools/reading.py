@@ -10,7 +10,7 @@ read by those who want everything: it counts in the whole chapter. Folded code, 
 exercises are counted by their number, whatever they say. A core path that needs a Deeper section is reported: no
 code of it may use a name that a Deeper section makes or changes.
 
-The rates were chosen beside what careful readers took for ten chapters, 65 to 150 minutes each: the count was off by a sixth on average.
+The rates were chosen so that ten chapters came out near the time that careful readers took for them. A reader of your kind may be faster or slower.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Cards(SphinxDirective):
     def card(self, path: Path, number: int, cell: str | None, text: str) -> str:
         nb = nbformat.read(path, 4)
         title = nb.cells[0].source.partition("\n")[0].removeprefix("# ")
-        name, about = f"{number:02}", description(nb, cell)
+        name, (_, about) = f"{number:02}", first_figure(nb, cell)
         # the page is cached between builds, its pictures are not: see write_pictures
         wanted = getattr(self.env, "card_pictures", {})
         self.env.card_pictures = wanted | {name: (str(path), cell)}
@@ -82,27 +82,20 @@ class Cards(SphinxDirective):
         )
 
 
-def description(nb: nbformat.NotebookNode, cell_id: str | None) -> str:
-    """The text for the picture that `first_figure` takes."""
-    for cell in nb.cells:
-        if (cell_id is None or cell.id == cell_id) and any(
-            "image/png" in output.get("data", {})
-            for output in cell.get("outputs", [])
-        ):
-            told = cell.metadata.get("mystnb", {}).get("image", {})
-            return told.get("alt", "A figure of this chapter.")
-    return ""
-
-
 def first_figure(
     nb: nbformat.NotebookNode, cell_id: str | None = None
-) -> bytes:
-    """The PNG of the first figure of a chapter, or of one cell. Raises ValueError where there is none."""
+) -> tuple[bytes, str]:
+    """The first figure of a chapter, or of one cell: its PNG, and the text for those who cannot see it.
+
+    Raises ValueError where there is none.
+    """
     for cell in nb.cells:
         if cell_id is None or cell.id == cell_id:
             for output in cell.get("outputs", []):
                 if "image/png" in output.get("data", {}):
-                    return base64.b64decode(output.data["image/png"])
+                    told = cell.metadata.get("mystnb", {}).get("image", {})
+                    alt = told.get("alt", "A figure of this chapter.")
+                    return base64.b64decode(output.data["image/png"]), alt
     raise ValueError(
         f"no figure in cell {cell_id}"
         if cell_id
@@ -125,7 +118,7 @@ def write_pictures(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     for name, (path, cell) in getattr(app.env, "card_pictures", {}).items():
-        data = first_figure(nbformat.read(path, 4), cell)
+        data, _ = first_figure(nbformat.read(path, 4), cell)
         pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         told = Image.open(io.BytesIO(data)).text.get("Pictures", "[]")
         boxes = dark_figures.rectangles(told)

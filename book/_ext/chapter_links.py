@@ -44,7 +44,7 @@ class ChapterLinks(SphinxPostTransform):
     def run(self, **kwargs) -> None:
         known = chapters(self.env)
         for part in list(self.document.findall(nodes.TextElement)):
-            if not any(isinstance(each, NOT_IN) for each in _and_above(part)):
+            if not any(isinstance(each, NOT_IN) for each in and_above(part)):
                 self.link(part, known)
         for sentence in unplanned(self.document, known):
             logger.warning(
@@ -89,7 +89,8 @@ class ChapterLinks(SphinxPostTransform):
         yield nodes.Text(text[done:])
 
 
-def _and_above(node: nodes.Node | None) -> Iterator[nodes.Node]:
+def and_above(node: nodes.Node | None) -> Iterator[nodes.Node]:
+    """A node, and all that it stands in."""
     while node is not None:
         yield node
         node = node.parent

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+import chapter_links
 from docutils import nodes
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -16,17 +16,7 @@ CHAPTER = re.compile(r"book/\d\d_")
 NOT_LINKED = """batch bias chain channel checkpoint class density features gradient inference interpolation label latent
 loss noising precision prior recall sample sampler schedule score seed spectrum surprise target tensor token variance weights epsilon eta
 timestep clipping posterior backbone classifier guidance""".split()
-NOT_IN = (
-    nodes.Titular,
-    nodes.reference,
-    nodes.FixedTextElement,
-    nodes.literal,
-    nodes.math,
-    nodes.math_block,
-    nodes.caption,
-    nodes.table,
-    addnodes.compact_paragraph,
-)
+NOT_IN = (*chapter_links.NOT_IN, nodes.caption, nodes.table)
 
 
 def entries(env: BuildEnvironment) -> dict[str, tuple[str, str]]:
@@ -71,7 +61,8 @@ class GlossaryLinks(SphinxPostTransform):
         }
         for part in list(self.document.findall(nodes.TextElement)):
             if known and not any(
-                isinstance(each, NOT_IN) for each in _and_above(part)
+                isinstance(each, NOT_IN)
+                for each in chapter_links.and_above(part)
             ):
                 self.link(part, known)
 
@@ -108,12 +99,6 @@ class GlossaryLinks(SphinxPostTransform):
         if len(linked) > len(part.children):
             part.children = []
             part += linked
-
-
-def _and_above(node: nodes.Node | None):
-    while node is not None:
-        yield node
-        node = node.parent
 
 
 def setup(app: Sphinx) -> dict:

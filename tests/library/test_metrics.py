@@ -293,13 +293,16 @@ def test_kernel_distance_has_no_bias_at_any_size():
 
 def test_the_error_of_the_kernel_distance_knows_that_the_shares_of_groups_do_not_vary():
     g = torch.Generator().manual_seed(3)
-    heap, y = torch.randn(2, 4, 3, generator=g, dtype=torch.float64)
-    x, groups = heap.repeat_interleave(5, 0), torch.arange(4).repeat_interleave(5)
-    # five blocks with one row of each group are all the same, so only y is uncertain
-    alone = kernel_distance(x, y.repeat(5, 1), blocks=4, groups=groups)[1]
-    same_y = kernel_distance(x, heap.repeat(5, 1), blocks=4)[1]
-    assert 0 < alone
-    assert 0 < same_y
+    x = torch.randn(5, 3, generator=g).double().repeat_interleave(4, 0)
+    y = torch.randn(20, 3, generator=g).double()
+    # four blocks with one row of each group are all the same, so only y is uncertain
+    _, error = kernel_distance(x, y, blocks=4, groups=torch.arange(5).repeat_interleave(4))
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    without = torch.tensor(
+        [kernel_distance(x, y[[i for i in range(20) if i not in order[k::4]]])[0] for k in range(4)]
+    )
+    assert error == pytest.approx(float(without.std(correction=0)) * 3**0.5, rel=1e-4)
+    assert kernel_distance(x, y, blocks=4)[1] > error
 
 
 def test_the_error_of_the_kernel_distance_is_the_jackknife_written_as_a_loop():
@@ -332,6 +335,20 @@ def test_the_interval_of_the_kernel_distance_holds_the_truth(shift):
         )
         held += abs(value - truth) < 1.96 * error
     assert held >= 180
+
+
+def test_the_spread_of_overlapping_subsets_would_be_far_too_small():
+    """What the jackknife is for: for equal distributions, where the distance is 0."""
+    g = torch.Generator().manual_seed(6)
+    held = 0
+    for _ in range(60):
+        x, y = torch.randn(2, 200, 8, generator=g)
+        values = torch.tensor([
+            kernel_distance(x[torch.randperm(200, generator=g)[:150]], y[torch.randperm(200, generator=g)[:150]])[0]
+            for _ in range(20)
+        ])  # fmt: skip
+        held += abs(values.mean()) < 1.96 * values.std() / 20**0.5
+    assert held < 36
 
 
 def test_too_few_samples_for_two_blocks_have_no_error():

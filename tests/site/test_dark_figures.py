@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+import sphinx_book_theme
 import torch
 from PIL import Image
 
@@ -86,6 +88,14 @@ def test_a_picture_that_is_not_shown_and_what_lies_off_the_axes_are_left_out(tmp
     light, _, pictures = both(tmp_path)
     assert len(pictures) == 1
     assert pictures[0][2] <= light.shape[1]
+
+
+def test_the_ground_is_the_theme_s():
+    """sphinx-book-theme names one dark background, and pages show plots upon it."""
+    folder = Path(sphinx_book_theme.__file__).parent
+    css = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("static/styles/*.css"))
+    (named,) = set(re.findall(r"--pst-color-background: ?(#\w{6})", css))
+    assert named == "#" + "".join(f"{value:02x}" for value in dark_figures.GROUND)
 
 
 def test_a_file_that_does_not_say_is_refused(tmp_path):
