@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -71,16 +68,7 @@ def test_printed_pages_are_numbered_and_begin_where_the_contents_say(tmp_path):
     if program() is None:
         pytest.skip("no Chromium on this machine")
     names = ["book/how_to_use", "book/notation", "book/how_to_cite"]
-    # in a process of its own: the shared browser of the other tests holds this one's event loop
-    code = "import json, sys; from pathlib import Path; import pdf; print(json.dumps(pdf.make(sys.argv[2:], Path(sys.argv[1]))))"
-    told = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "book.pdf"), *names],
-        cwd=ROOT / "tools/site",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    numbers = json.loads(told.stdout)
+    numbers = pdf.make(names, tmp_path / "book.pdf")
     assert not (pdf.HTML / pdf.COMBINED).exists()
     reader = PdfReader(tmp_path / "book.pdf")
     contents = reader.pages[1].extract_text()

@@ -40,14 +40,31 @@ def program() -> str | None:
 @contextmanager
 def chromium():
     """A Chromium without a window. Raises FileNotFoundError if there is none on this machine."""
-    from playwright.sync_api import sync_playwright
-
     if program() is None:
         raise FileNotFoundError("no Chromium here: apt install chromium")
-    with sync_playwright() as driver:
+    with _driver() as driver:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         browser = driver.chromium.launch(executable_path=program(), args=arguments)
         try:
             yield browser
         finally:
             browser.close()
+
+
+_drivers = []
+
+
+@contextmanager
+def _driver():
+    """Playwright, which can be started only once at a time: a browser within another one's time shares its driver."""
+    from playwright.sync_api import sync_playwright
+
+    if _drivers:
+        yield _drivers[0]
+        return
+    with sync_playwright() as driver:
+        _drivers.append(driver)
+        try:
+            yield driver
+        finally:
+            _drivers.clear()
