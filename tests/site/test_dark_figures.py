@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sphinx_book_theme
 import torch
+from built_book import at
 from PIL import Image
 
 from ddpm_lib.plotting import COLOURS, figure_png, show_images
@@ -116,3 +117,19 @@ def test_every_stored_plot_says_where_its_pictures_are(path):
                 assert isinstance(json.loads(image.text["Pictures"]), list), (
                     f"cell {cell.id}: run the chapter again"
                 )
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_each_theme_shows_its_own_plots_without_a_frame(reader, theme):
+    page = reader(color_scheme=theme)
+    page.goto(at("05_five_names_for_one_network"))
+    page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    shown, hidden = ("in-light", "in-dark") if theme == "light" else ("in-dark", "in-light")
+    plots = page.locator(f".cell_output img.{shown}")
+    assert plots.count() >= 5
+    for plot in plots.all():
+        assert plot.is_visible()
+        style = plot.evaluate("e => [getComputedStyle(e).padding, getComputedStyle(e).backgroundColor]")
+        assert style[0] == "0px" and (theme == "light" or style[1] == "rgba(0, 0, 0, 0)")
+    assert not any(each.is_visible() for each in page.locator(f".cell_output img.{hidden}").all())
